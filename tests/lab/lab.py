@@ -40,7 +40,7 @@ CONSOLE_TAIL = 40
 
 # What every scenario can be given; a scenario's own PARAMETERS come on top.
 PARAMETERS: dict[str, Any] = {
-    "rate": 500,        # packets a second to the guest
+    "rate": 200,        # packets a second to the guest
     "back": 20,         # packets a second from the guest
     "size": 200,        # bytes of UDP payload
     "queue": 1000,      # txqueuelen of the TAPs; 1000 is the kernel's default
@@ -176,9 +176,9 @@ class Host:
 
     def run(self, initrd: Path, disk: Path, console: Path, limit_s: float) -> str:
         """Boots the lab and shows its progress; returns "" or what went wrong."""
+        accel = self.accel()
         started = time.monotonic()
         done = False
-        accel = self.accel()
         with console.open("w") as log:
             def line_seen(line: str) -> bool:
                 nonlocal done

@@ -28,7 +28,6 @@ def run(lab):
         lab.announce(source, destination)
     time.sleep(lab.after)
     destination.check_vhost()
-    lab.note_redirectors(source, destination)
     lab.stop_traffic()
 
 
