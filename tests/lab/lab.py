@@ -43,7 +43,7 @@ PARAMETERS: dict[str, Any] = {
     "rate": 200,        # packets a second to the guest
     "back": 20,         # packets a second from the guest
     "size": 200,        # bytes of UDP payload
-    "queue": 1000,      # txqueuelen of the TAPs; 1000 is the kernel's default
+    "queue": 10000,     # txqueuelen of the TAPs; the kernel's default is 1000
     "before": 3.0,      # seconds of traffic before the scenario acts
     "after": 6.0,       # seconds of traffic after it acted
     "vhost": True,      # off only to see the checks fail

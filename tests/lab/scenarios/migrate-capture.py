@@ -19,6 +19,7 @@ def run(lab):
     if lab.late:
         lab.hold_announcement(destination)
     lab.start_traffic()
+    lab.check_vhost_carries(source)
     time.sleep(lab.before)
     started = lab.start_migration(source, destination)
     lab.capture_end(source, "/run/handover.sock")
@@ -27,7 +28,7 @@ def run(lab):
     if lab.late:
         lab.announce(source, destination)
     time.sleep(lab.after)
-    destination.check_vhost()
+    lab.check_vhost_carries(destination)
     lab.stop_traffic()
 
 
