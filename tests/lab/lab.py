@@ -250,6 +250,7 @@ def run_scenario(image: Image, name: str, given: list[str], folder: Path) -> dic
         initrd.unlink(missing_ok=True)
         disk.unlink(missing_ok=True)
     result = analyse.judge(scenario_path(name), folder)
+    result["accel"] = Host(image).accel()
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 

@@ -20,6 +20,7 @@ TITLES = {"migrate-stock": "Stock QEMU: no redirector",
           "migrate-handover": "Hand-over: filter-redirector with enable_when_stopped",
           "migrate-capture": "Capture: filter-redirector with in_netdev"}
 BIN_S = 0.25
+CLEAR = ["unset label", "unset arrow", "unset object"]      # after each panel
 BEFORE_S, AFTER_MAX_S = 4.0, 30.0
 
 
@@ -50,6 +51,9 @@ def write_commands(folders: list[Path], path: Path) -> None:
         record = json.loads((folder / "record.json").read_text())
         lines += ["", f"# ---- {record['scenario']} ----"]
         for command in record["commands"]:
+            if "shell" in command:
+                lines += ["# on the destination's host:", command["shell"]]
+                continue
             request = {"execute": command["execute"]}
             if command["arguments"]:
                 request["arguments"] = command["arguments"]
@@ -76,7 +80,7 @@ def write_series(folder: Path, stem: Path, result: dict[str, Any]) -> dict[str, 
         f"{(i + 0.5) * BIN_S} {bins[i]}\n" for i in range(first, end)))
     lost = [(packet.sent_ns - stop) / 1e9 for packet in read_csv(folder / "to-guest.sent.csv")
             if packet.number not in seen]
-    stem.with_suffix(".lost").write_text("".join(f"{seconds} 0\n" for seconds in lost) or "-99 0\n")
+    stem.with_suffix(".lost").write_text("".join(f"{seconds} 0\n" for seconds in lost))
     return {"resume": (resume - stop) / 1e9, "lost": lost, "top": max(bins.values(), default=1), "end": min(AFTER_MAX_S, last),
             "gap_start": (result["to_guest"]["longest_gap_at_ns"] - stop) / 1e9,
             "gap": result["longest_gap_ms"] / 1000, "result": result}
@@ -95,28 +99,27 @@ def panel(stem: Path, facts: dict[str, Any], title: str) -> list[str]:
                else f"all {result['sent']} packets arrived")
     verdict += f", {result['duplicated']} arrived twice, {result['reordered']} out of order"
     commands = [
-        f"set title \"{title}: {verdict}\" font ',13' left offset graph 0,0",
+        f"set label 9 \"{title}: {verdict}\" at graph 0,1.07 font ',13'",
         f"set yrange [{-0.12 * top}:{top}]",
         f"set object 1 rectangle from 0,0 to {facts['resume']},{top} fc rgb '#f2c078' "
         "fs solid 0.8 noborder behind",
-        f"set label 1 'guest stopped for {result['downtime_ms']:.0f} ms' at 0,{top * 0.93} "
-        "right offset -0.5,0 tc rgb '#9a5b00'",
-        f"set arrow 1 from {facts['gap_start']},{top * 0.82} to {gap_end},{top * 0.82} heads "
+        f"set label 1 'guest stopped for {result['downtime_ms']:.0f} ms' at {facts['resume']},"
+        f"{top * 0.95} left offset 0.5,0 tc rgb '#9a5b00'",
+        f"set arrow 1 from {facts['gap_start']},{top * 0.78} to {gap_end},{top * 0.78} heads "
         "size 0.08,90 lc rgb '#555555'",
-        f"set label 2 'longest gap {facts['gap'] * 1000:.0f} ms' at {gap_end},{top * 0.82} "
+        f"set label 2 'longest gap {facts['gap'] * 1000:.0f} ms' at {gap_end},{top * 0.78} "
         "left offset 0.5,0 tc rgb '#555555'",
     ]
     if facts["lost"]:
         commands.append(f"set label 3 '{len(facts['lost'])} lost packets, at the time each was "
                         f"sent' at {max(facts['lost'])},{-0.06 * top} left offset 1,0 "
                         "tc rgb '#c1121f'")
-    commands.append(
-        f"plot '{stem.with_suffix('.delivered')}' using 1:2 with boxes fs solid 0.75 noborder "
-        f"lc rgb '#2a6f97' title 'packets delivered to the guest per {BIN_S} s', "
-        f"'{stem.with_suffix('.lost')}' using 1:({-0.06 * top}) with points pt 2 ps 0.6 "
-        "lc rgb '#c1121f' title 'packet lost'")
-    commands += ["unset label", "unset arrow", "unset object"]
-    return commands
+    bars = (f"plot '{stem.with_suffix('.delivered')}' using 1:2 with boxes fs solid 0.75 noborder "
+            f"lc rgb '#2a6f97' title 'packets delivered to the guest in each {BIN_S} s'")
+    crosses = (f", '{stem.with_suffix('.lost')}' using 1:({-0.06 * top}) with points pt 2 ps 0.6 "
+               "lc rgb '#c1121f' title 'packet that never arrived'")
+    commands.append(bars + (crosses if facts["lost"] else ""))
+    return commands + CLEAR
 
 
 def plot(runs: list[tuple[Path, dict[str, Any]]], target: Path) -> None:
@@ -130,17 +133,22 @@ def plot(runs: list[tuple[Path, dict[str, Any]]], target: Path) -> None:
         end = max(end, facts["end"])
         panels += panel(stem, facts, TITLES[result["scenario"]])
     rate = runs[0][1]["rate"]
-    for terminal, name in (("svg size 1100,760 font 'DejaVu Sans,12' background '#ffffff'", "svg"),
-                           ("pngcairo size 1100,760 font 'DejaVu Sans,11'", "png")):
+    for terminal, name in (("svg size 1100,800 font 'DejaVu Sans,12' background '#ffffff'", "svg"),
+                           ("pngcairo size 1100,800 font 'DejaVu Sans,11'", "png")):
+        note = ("" if runs[0][1].get("accel") == "kvm" else
+                "The long waits after the move are the lab's: its guest runs on a processor "
+                "emulated twice and is slow to start.")
         script = [
-            f"set terminal {terminal}", f"set output {str(target / f'switchover.{name}')!r}",
+            f"set terminal {terminal}", "set termoption noenhanced", f"set output {str(target / f'switchover.{name}')!r}",
             f"set multiplot layout {len(runs)},1 title 'Live migration of a virtual machine with "
             f"vhost-net, while {rate} numbered packets a second are sent to it' font ',14'",
             f"set xrange [{-BEFORE_S}:{end + 1}]", f"set boxwidth {BIN_S * 0.95}",
-            "set xlabel 'time in seconds; 0 = the guest stops on the source'",
-            f"set ylabel 'packets per {BIN_S} s'", "set key top right samplen 1",
+            "set xlabel 'time in seconds; 0 = the guest stops on the source host'",
+            f"set ylabel 'packets per {BIN_S} s'", "set key top right samplen 1", "set tmargin 3", "set bmargin 4",
             "set grid ytics lc rgb '#dddddd'", "set border 3", "set tics nomirror",
-            "set lmargin 10", "set rmargin 3", *panels, "unset multiplot"]
+            "set lmargin 10", "set rmargin 3", *panels[:-1 - len(CLEAR)],
+            f"set label 99 \"{note}\" at screen 0.99,0.012 right font ',10' tc rgb '#555555'",
+            *panels[-1 - len(CLEAR):], "unset multiplot"]
         done = subprocess.run([need("gnuplot", "gnuplot-nox")], input="\n".join(script) + "\n",
                               text=True, capture_output=True, check=False)
         if done.returncode:

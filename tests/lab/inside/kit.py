@@ -425,7 +425,12 @@ class Lab:
         """Keeps the network sending to the source until announce(): the destination announces
         nothing by itself, and its port learns no addresses from what the guest sends."""
         destination.qmp("migrate-set-parameters", announce_rounds=0)
-        run("bridge", "link", "set", "dev", destination.tap, "learning", "off")
+        self._learning(destination, "off")
+
+    def _learning(self, vm: Vm, value: str) -> None:
+        command = ("bridge", "link", "set", "dev", vm.tap, "learning", value)
+        self.commands.append({"vm": vm.name, "ns": time.time_ns(), "shell": " ".join(command)})
+        run(*command)
 
     def announce(self, source: Vm, destination: Vm) -> None:
         """Waits until the backlog has been handed over, then lets the destination announce."""
@@ -445,7 +450,7 @@ class Lab:
         except ScenarioError as error:      # costs order, not packets: go on
             self.note("announced_early", str(error))
             say(f"announcing nevertheless: {error}")
-        run("bridge", "link", "set", "dev", destination.tap, "learning", "on")
+        self._learning(destination, "on")
         destination.qmp("announce-self", initial=50, max=500, rounds=5, step=50)
         self.mark("announced")
 
