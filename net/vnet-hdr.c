@@ -555,7 +555,9 @@ ssize_t vnet_hdr_finish(const uint8_t *hdr, size_t hdr_len,
 /* Make up for bytes inserted in front; what no packet can have stays so */
 static void vnet_hdr_move(uint8_t *hdr, size_t offset, size_t bytes)
 {
-    stw_he_p(hdr + offset, MIN(vnet_hdr_field(hdr, offset) + bytes, UINT16_MAX));
+    size_t value = vnet_hdr_field(hdr, offset) + bytes;
+
+    stw_he_p(hdr + offset, MIN(value, UINT16_MAX));
 }
 
 int vnet_vlan_insert(uint8_t *hdr, size_t hdr_len,

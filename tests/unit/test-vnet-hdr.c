@@ -1029,24 +1029,25 @@ static const char *veth_create(void)
 
 static const char *dev_offloads_off(int fd, struct ifreq *ifr)
 {
-    struct {
-        struct ethtool_gfeatures h;
-        struct ethtool_get_features_block f[4];
-    } get = { .h.cmd = ETHTOOL_GFEATURES, .h.size = 4 };
-    struct {
-        struct ethtool_sfeatures h;
-        struct ethtool_set_features_block f[4];
-    } set = { .h.cmd = ETHTOOL_SFEATURES };
+    const size_t words = 4; /* Linux has 64 features, in words of 32 */
+    g_autofree struct ethtool_gfeatures *get =
+        g_malloc0(sizeof(*get) + words * sizeof(get->features[0]));
+    g_autofree struct ethtool_sfeatures *set =
+        g_malloc0(sizeof(*set) + words * sizeof(set->features[0]));
 
-    ifr->ifr_data = (void *)&get;
+    get->cmd = ETHTOOL_GFEATURES;
+    get->size = words;
+    ifr->ifr_data = (void *)get;
     if (ioctl(fd, SIOCETHTOOL, ifr) < 0) {
         return "ETHTOOL_GFEATURES";
     }
-    set.h.size = get.h.size;
-    for (size_t i = 0; i < get.h.size; i++) {
-        set.f[i].valid = get.f[i].available & ~get.f[i].never_changed;
+    set->cmd = ETHTOOL_SFEATURES;
+    set->size = get->size; /* now what there is */
+    for (size_t i = 0; i < MIN(set->size, words); i++) {
+        set->features[i].valid = get->features[i].available &
+                                 ~get->features[i].never_changed;
     }
-    ifr->ifr_data = (void *)&set;
+    ifr->ifr_data = (void *)set;
     return ioctl(fd, SIOCETHTOOL, ifr) < 0 ? "ETHTOOL_SFEATURES" : NULL;
 }
 
@@ -1135,8 +1136,8 @@ static void veth_child(int chan)
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
     if (err) {
-        snprintf(text, sizeof(text), "no veth pair to compare with: %s: %s", err,
-                 strerror(errno));
+        snprintf(text, sizeof(text), "no veth pair to compare with: %s: %s",
+                 err, strerror(errno));
     } else {
         msg.msg_control = &fds;
         msg.msg_controllen = sizeof(fds);
@@ -1325,10 +1326,10 @@ static void compare_with_kernel(Veth *v, const Case *c)
     g_autoptr(GPtrArray) ours = finish(p.hdr, HDR_LEN, p.data, p.len);
     g_autoptr(GPtrArray) theirs = veth_finish(v, &p);
 
-    g_test_message("%s: type %#x size %u payload %zu ip6 %d proto %u tags %#x "
-                   "%#x: %u packets", c->name, c->gso_type, c->gso_size,
-                   c->payload, c->ip6, c->proto, c->tpid[0], c->tpid[1],
-                   theirs->len);
+    g_test_message("%s: type 0x%x size %u payload %zu ip6 %d proto %u "
+                   "tags 0x%x 0x%x: %u packets", c->name, c->gso_type,
+                   c->gso_size, c->payload, c->ip6, c->proto, c->tpid[0],
+                   c->tpid[1], theirs->len);
     g_assert_nonnull(ours);
     g_assert_cmpuint(ours->len, ==, theirs->len);
     for (guint i = 0; i < ours->len; i++) {
