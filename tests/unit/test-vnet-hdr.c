@@ -16,6 +16,7 @@
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "qemu/iov.h"
+#include "qemu/rcu.h"
 #include "qemu/units.h"
 #include "standard-headers/linux/virtio_net.h"
 #include "net/eth.h"
@@ -118,6 +119,8 @@ static const Case cases[] = {
     { "tcp4/df", TCP4, .gso_size = 1460, .payload = 4000, .ip4_off = IP_DF },
     { "tcp4/largest", TCP4, .gso_size = 1460, .payload = 65535 - 40 },
     { "tcp4/fits", TCP4, .gso_size = 1460, .payload = 1460 },
+    { "tcp4/fits-zero-csum", TCP4, .gso_size = 1460, .payload = 1460,
+      .zero_csum = true },
     { "tcp4/no-csum", TCP4, .gso_size = 1460, .payload = 4000,
       .no_csum = true },
     { "tcp4/wrong-csum", TCP4, .gso_size = 1460, .payload = 4000,
@@ -169,6 +172,9 @@ static const Case cases[] = {
     { "ufo4/smallest", UFO4, .gso_size = 8, .payload = 100 },
     { "ufo4/largest", UFO4, .gso_size = 1480, .payload = 65535 - 28 },
     { "ufo4/fits", UFO4, .gso_size = 1480, .payload = 1472 },
+    { "ufo4/fits-not", UFO4, .gso_size = 1480, .payload = 1473 },
+    { "ufo4/zero-csum", UFO4, .gso_size = 1480, .payload = 6000,
+      .zero_csum = true },
     { "ufo4/no-csum", UFO4, .gso_size = 1480, .payload = 6000,
       .no_csum = true },
     { "ufo4/options-vlan", UFO4, .gso_size = 1400, .payload = 6000,
@@ -679,6 +685,42 @@ static void test_bad_without_csum(void)
     }
 }
 
+/* An IPv4 header that ends before its fields, with TCP right behind it */
+static void test_bad_ihl(void)
+{
+    for (int words = 0; words < 5; words++) {
+        g_auto(Packet) p = build(&bases[TCP4_BASE]);
+
+        p.hdr[0] = 0;
+        p.data[p.l3] = 0x40 | words;
+        p.data[p.l3 + 4 * words + 12] = 0x50; /* TCP header of 20 bytes */
+        g_assert_null(finish(p.hdr, HDR_LEN, p.data, p.len));
+    }
+}
+
+/* The checksum in its place, but summed up from another one */
+static void test_bad_csum_start(void)
+{
+    g_auto(Packet) p = build(&bases[TCP4_BASE]);
+
+    stw_he_p(p.hdr + 6, p.l4 + 2);
+    stw_he_p(p.hdr + 8, 16 - 2);
+    g_assert_null(finish(p.hdr, HDR_LEN, p.data, p.len));
+}
+
+/* Headers too long to be copied for each segment: 648 bytes of options */
+static void test_bad_headers_long(void)
+{
+    static const Case c = { "long", TCP6, .gso_size = 100, .payload = 3000,
+                            .ip6_headers = 1 };
+    g_auto(Packet) p = build(&c);
+
+    p.hdr[0] = 0;
+    p.data[p.l3 + 40 + 1] = 648 / 8 - 1;
+    p.data[p.l3 + 40 + 648 + 12] = 0x50;
+    g_assert_null(finish(p.hdr, HDR_LEN, p.data, p.len));
+}
+
 /* Too big for QEMU's checksum helpers, or for an IP datagram */
 static void test_too_big(void)
 {
@@ -1165,6 +1207,8 @@ static bool veth_open(Veth *v, char *why, size_t size)
     pid_t pid;
 
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_DGRAM, 0, chan), ==, 0);
+    /* A process with a second thread, RCU's, may not enter a user namespace */
+    rcu_disable_atfork();
     pid = fork();
     g_assert_cmpint(pid, >=, 0);
     if (!pid) {
@@ -1390,6 +1434,9 @@ int main(int argc, char **argv)
         g_test_add_data_func(path, &bads[i], test_bad);
     }
     g_test_add_func("/vnet-hdr/bad/without-csum", test_bad_without_csum);
+    g_test_add_func("/vnet-hdr/bad/ihl", test_bad_ihl);
+    g_test_add_func("/vnet-hdr/bad/csum-start", test_bad_csum_start);
+    g_test_add_func("/vnet-hdr/bad/headers-long", test_bad_headers_long);
     g_test_add_func("/vnet-hdr/bad/too-big", test_too_big);
     g_test_add_func("/vnet-hdr/tag-depth", test_tag_depth);
     g_test_add_func("/vnet-hdr/hdr-len-lies", test_hdr_len_lies);
