@@ -35,9 +35,6 @@
  */
 #define VNET_HEADERS_MAX 512
 
-/* Segment sizes above this one mean something else inside Linux */
-#define VNET_GSO_SIZE_MAX 0xfffe
-
 QEMU_BUILD_BUG_ON(VNET_HDR_LEN_MAX <
                   sizeof(struct virtio_net_hdr_v1_hash) + 2 * sizeof(uint16_t));
 QEMU_BUILD_BUG_ON(VNET_PKT_MAX > 128 * 1024);
@@ -335,10 +332,8 @@ static bool vnet_super_parse(VnetSuper *s, const VnetOffload *o,
     s->len = len;
     s->gso_size = o->gso_size;
 
-    if (s->gso_size == 0 || s->gso_size > VNET_GSO_SIZE_MAX) {
-        return false;
-    }
-    return vnet_super_find_l3(s) && vnet_super_find_l4(s) &&
+    return s->gso_size != 0 &&
+           vnet_super_find_l3(s) && vnet_super_find_l4(s) &&
            vnet_super_is_kind(s, o->gso_type) &&
            vnet_super_find_payload(s, o->gso_type) &&
            vnet_super_csum_fits(s, o) &&
@@ -490,8 +485,8 @@ static void vnet_fragment_udp_header(const VnetSuper *s, uint8_t *udp)
 /*
  * Cut a UFO packet to IP fragments: only the first has the UDP header, all
  * have the same identification, and DF is gone. Linux guests before 4.14 send
- * such packets; Linux takes them from a packet socket, but never shows them to
- * one.
+ * such packets. Linux takes them from a packet socket, but doesn't give them to
+ * one: on 6.18, recv() with PACKET_VNET_HDR fails with EINVAL instead.
  */
 static ssize_t vnet_super_fragment(VnetSuper *s, VnetHdrEmit *emit,
                                    void *opaque)
@@ -555,7 +550,9 @@ ssize_t vnet_hdr_finish(const uint8_t *hdr, size_t hdr_len,
 /* Make up for bytes inserted in front; what no packet can have stays so */
 static void vnet_hdr_move(uint8_t *hdr, size_t offset, size_t bytes)
 {
-    stw_he_p(hdr + offset, MIN(vnet_hdr_field(hdr, offset) + bytes, UINT16_MAX));
+    size_t value = vnet_hdr_field(hdr, offset) + bytes;
+
+    stw_he_p(hdr + offset, MIN(value, UINT16_MAX));
 }
 
 int vnet_vlan_insert(uint8_t *hdr, size_t hdr_len,

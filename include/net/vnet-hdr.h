@@ -33,15 +33,15 @@
 
 /**
  * VnetHdrEmit() - take one finished packet from vnet_hdr_finish()
- * @opaque:	what the caller gave to vnet_hdr_finish()
- * @iov:	pieces of the bare packet, valid until this function returns
- * @iovcnt:	number of pieces, 1 to 3
+ * @opaque: what the caller gave to vnet_hdr_finish()
+ * @iov: pieces of the bare packet, valid until this function returns
+ * @iovcnt: number of pieces, 1 to 3
  */
 typedef void VnetHdrEmit(void *opaque, const struct iovec *iov, int iovcnt);
 
 /**
  * vnet_hdr_len_ok() - check that a vnet header can have this length
- * @len:	length in bytes
+ * @len: length in bytes
  *
  * Return: true for 0, 10, 12, 20 and 24
  */
@@ -49,10 +49,10 @@ bool vnet_hdr_len_ok(size_t len);
 
 /**
  * vnet_hdr_convert() - rewrite a vnet header with another length
- * @dst:	where the new header goes, @dst_len bytes; must not overlap @src
- * @dst_len:	length of the new header in bytes
- * @src:	the old header, @src_len bytes
- * @src_len:	length of the old header in bytes
+ * @dst: where the new header goes, @dst_len bytes; must not overlap @src
+ * @dst_len: length of the new header in bytes
+ * @src: the old header, @src_len bytes
+ * @src_len: length of the old header in bytes
  *
  * Both lengths are those vnet_hdr_len_ok() accepts. The first 10 bytes (flags,
  * GSO type and size, checksum) are kept, the rest is zero: the number of
@@ -66,22 +66,22 @@ void vnet_hdr_convert(uint8_t *dst, size_t dst_len,
 
 /**
  * vnet_hdr_needed() - check if a packet can't do without its vnet header
- * @hdr:	the header, @len bytes
- * @len:	length of the header in bytes, 0 for none
+ * @hdr: the header, @len bytes
+ * @len: length of the header in bytes, 0 for none
  *
  * Return: true if a checksum is missing or the packet is a super-packet, that
- *	   is, if it has to go through vnet_hdr_finish() before it goes bare
+ *         is, if it has to go through vnet_hdr_finish() before it goes bare
  */
 bool vnet_hdr_needed(const uint8_t *hdr, size_t len);
 
 /**
  * vnet_hdr_finish() - turn a packet into packets that need no vnet header
- * @hdr:	the header, @hdr_len bytes
- * @hdr_len:	length of the header in bytes, 0 for none
- * @pkt:	the packet, Ethernet header first, VLAN tags in their places
- * @len:	length of the packet in bytes
- * @emit:	called for each resulting packet, in order
- * @opaque:	passed to @emit
+ * @hdr: the header, @hdr_len bytes
+ * @hdr_len: length of the header in bytes, 0 for none
+ * @pkt: the packet, Ethernet header first, VLAN tags in their places
+ * @len: length of the packet in bytes
+ * @emit: called for each resulting packet, in order
+ * @opaque: passed to @emit
  *
  * Fills in the checksum, or cuts a TCP (IPv4, IPv6) or UDP (USO, IPv4, IPv6)
  * super-packet to segments, or a legacy UFO packet (IPv4) to IP fragments, byte
@@ -95,7 +95,7 @@ bool vnet_hdr_needed(const uint8_t *hdr, size_t len);
  * packets longer than an IP datagram can be (jumbograms).
  *
  * Return: the number of packets, at least 1; -EINVAL if the packet is refused,
- *	   and then nothing was emitted
+ *         and then nothing was emitted
  */
 ssize_t vnet_hdr_finish(const uint8_t *hdr, size_t hdr_len,
                         const uint8_t *pkt, size_t len,
@@ -103,14 +103,14 @@ ssize_t vnet_hdr_finish(const uint8_t *hdr, size_t hdr_len,
 
 /**
  * vnet_vlan_insert() - put a VLAN tag back into a packet, without copying it
- * @hdr:	the packet's vnet header, @hdr_len bytes, adjusted in place
- * @hdr_len:	length of the header in bytes, 0 for none
- * @pkt:	the packet without the tag, Ethernet header first
- * @len:	length of the packet in bytes
- * @tpid:	EtherType of the tag (0x8100, 0x88a8), host byte order
- * @tci:	priority and VLAN id of the tag, host byte order
- * @tag:	where the tag's bytes go; @iov points to it
- * @iov:	filled with MAC addresses, tag, rest of the packet
+ * @hdr: the packet's vnet header, @hdr_len bytes, adjusted in place
+ * @hdr_len: length of the header in bytes, 0 for none
+ * @pkt: the packet without the tag, Ethernet header first
+ * @len: length of the packet in bytes
+ * @tpid: EtherType of the tag (0x8100, 0x88a8), host byte order
+ * @tci: priority and VLAN id of the tag, host byte order
+ * @tag: where the tag's bytes go; @iov points to it
+ * @iov: filled with MAC addresses, tag, rest of the packet
  *
  * A packet socket has the outermost tag beside the packet, not in it, and
  * counts the offsets in the vnet header without it. A packet too short to hold
