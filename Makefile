@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The patched QEMU: `make help` lists what can be made. The build proper is
+# QEMU's (ninja in build/qemu/build); this file sees to its order.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+NINJAFLAGS ?=
+# Passed to `meson test`; slow machines: MTESTFLAGS='-t 10'
+MTESTFLAGS ?=
+
+TREE := build/qemu
+OBJ := $(TREE)/build
+STAMP := build/stamp
+PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
+
+# The groups of tests that `make check` runs, in this order. Each has a target
+# check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
+CHECK_GROUPS := lint series qemu
+
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+
+.PHONY: all
+all: $(STAMP)/tree
+	@ninja -C $(OBJ) $(NINJAFLAGS)
+	@for f in $(OBJ)/qemu-system-*; do \
+	    [ ! -x "$$f" ] || ln -sfn "qemu/build/$${f##*/}" "build/$${f##*/}"; \
+	done
+
+$(STAMP)/configured: configure
+	@./configure --again
+
+# Patches that came with a `git pull` get into the tree; `make refresh` is the
+# way back.
+$(STAMP)/tree: $(STAMP)/configured $(PATCHES)
+	@python3 scripts/tree.py prepare
+	@touch $@
+
+.PHONY: refresh
+refresh: | $(STAMP)/configured
+	@python3 scripts/tree.py refresh
+	@touch $(STAMP)/tree
+
+# ---- tests
+
+.PHONY: check
+check: all
+	@rm -rf build/check && mkdir -p build/check
+	@-for g in $(CHECK_GROUPS); do $(MAKE) check-$$g || :; done
+	@python3 scripts/tally.py $(CHECK_GROUPS)
+
+.PHONY: check-lint
+check-lint: $(STAMP)/tree
+	@python3 scripts/lint.py
+
+.PHONY: check-qemu
+check-qemu: all
+	@scripts/with-working-kvm python3 scripts/run_tests.py $(MTESTFLAGS)
+
+# ---- the mailable series
+
+.PHONY: series
+series: $(STAMP)/tree
+	@python3 scripts/series.py write
+	@$(MAKE) check-series
+
+.PHONY: check-series
+check-series: $(STAMP)/tree
+	@python3 scripts/series.py check
+
+.PHONY: check-series-build
+check-series-build: $(STAMP)/tree
+	@python3 scripts/series.py build
+
+# ---- install, clean
+
+.PHONY: install
+install: all
+	@scripts/install.sh "$(PREFIX)" "$(DESTDIR)"
+
+.PHONY: distclean
+distclean:
+	@rm -rf build
+
+.PHONY: help
+help:
+	@echo 'make                     build; then run build/qemu-system-x86_64'
+	@echo 'make check               build and run all tests; ends with their numbers'
+	@echo 'make check-GROUP         one group of tests: $(CHECK_GROUPS)'
+	@echo 'make series              write the mailable series to build/series, and check it'
+	@echo 'make check-series-build  build every commit of the series (slow)'
+	@echo 'make refresh             write the commits of build/qemu back to patches/'
+	@echo 'make install             install (PREFIX=$(PREFIX), DESTDIR=$(DESTDIR))'
+	@echo 'make distclean           remove all that was made (build/)'
+	@echo './configure --help       versions, own source, options for QEMU'
