@@ -23,7 +23,7 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: all
 all: $(STAMP)/tree
-	@ninja -C $(OBJ) $(NINJAFLAGS)
+	@ninja -C $(OBJ) $(NINJAFLAGS) $$(cat $(STAMP)/targets)
 	@for f in $(OBJ)/qemu-system-*; do \
 	    [ ! -x "$$f" ] || ln -sfn "qemu/build/$${f##*/}" "build/$${f##*/}"; \
 	done
