@@ -24,13 +24,13 @@ static void count_stall(Redirector *r)
 {
     r->out_stats.stalls += !r->out_stalled;
     r->out_stalled = true;
-    trace_redirector_out_stalled(redirector_id(r->nf));
+    trace_redirector_out_stalled(r->id);
 }
 
 void redirector_refuse(Redirector *r, int err, size_t len)
 {
     r->out_stats.errors++;
-    trace_redirector_refused(redirector_id(r->nf), len, err);
+    trace_redirector_refused(r->id, len, err);
 }
 
 /* Packets that may need their vnet header, to where there is none */
@@ -164,7 +164,7 @@ static unsigned chain_put(Redirector *r, PacketFrame *frames, unsigned n)
         }
         if (!r->nf->netdev->peer) {
             r->out_stats.lost++;
-            trace_redirector_lost(redirector_id(r->nf), f->len);
+            trace_redirector_lost(r->id, f->len);
             continue;
         }
         if (dir != NET_FILTER_DIRECTION_RX) {
@@ -238,7 +238,7 @@ static void chardev_flush(Redirector *r)
     len -= r->tx_sent;
     ret = qemu_chr_fe_write(&r->chr_out, data + r->tx_sent, len);
     failed = ret < 0 && errno != EAGAIN;
-    trace_redirector_chardev_write(redirector_id(r->nf), len, ret);
+    trace_redirector_chardev_write(r->id, len, ret);
     if (ret > 0) {
         chardev_sent(r, ret);
     }
@@ -456,7 +456,7 @@ void redirector_queue(Redirector *r, PacketFrame *f)
     if (r->out_type != END_PACKET ||
         !packet_stream_put(&r->pending, hdr, hdr_len, f->iov, f->iovcnt)) {
         r->out_stats.lost++;
-        trace_redirector_lost(redirector_id(r->nf), f->len);
+        trace_redirector_lost(r->id, f->len);
     }
 }
 

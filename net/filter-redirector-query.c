@@ -158,7 +158,7 @@ static FilterRedirectorInfo *query_one(NetFilterState *nf)
     Redirector *r = filter_redirector_get(OBJECT(nf));
     FilterRedirectorInfo *info = g_new0(FilterRedirectorInfo, 1);
 
-    info->id = g_strdup(redirector_id(nf));
+    info->id = g_strdup(object_get_canonical_path_component(OBJECT(nf)));
     info->netdev = g_strdup(nf->netdev_id);
     info->queue = nf->direction;
     info->enable_when_stopped = r->enable_when_stopped;
@@ -186,8 +186,8 @@ static int collect(Object *obj, void *opaque)
 
 static int compare_ids(const void *a, const void *b)
 {
-    return strcmp(redirector_id(NETFILTER(*(Object **)a)),
-                  redirector_id(NETFILTER(*(Object **)b)));
+    return strcmp(object_get_canonical_path_component(*(Object **)a),
+                  object_get_canonical_path_component(*(Object **)b));
 }
 
 FilterRedirectorInfoList *qmp_query_filter_redirectors(Error **errp)
