@@ -264,7 +264,12 @@ ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
     if (!size || !chain_taken(r)) {
         return 0;
     }
-    r->chain_packets++;
+    if (r->in_type == END_CHAIN) {
+        r->in_stats.packets++;
+        r->in_stats.bytes += size - MIN(size, hdr_len);
+    } else {
+        r->chain_packets++;
+    }
     if (size <= hdr_len || size > PACKET_LEN_MAX - VNET_HDR_LEN_MAX) {
         redirector_refuse(r, -EMSGSIZE, size);
         return size;

@@ -105,9 +105,6 @@ static FilterRedirectorEndpoint *query_input(Redirector *r)
     } else {
         pstrcpy(ifname, sizeof(ifname), r->in.iface.name);
     }
-    if (r->in_type == END_CHAIN) {
-        stats.packets = r->chain_packets;
-    }
     end = query_end(r->in_type, r->in_name, &stats);
     end->state = input_state(r, state);
     if (r->in_netdev) {
@@ -165,9 +162,7 @@ static FilterRedirectorInfo *query_one(NetFilterState *nf)
     if (r->nf) {
         info->input = query_input(r);
         info->output = query_output(r);
-        info->chain_packets =
-            r->in_type == END_CHAIN
-            ? 0 : r->chain_packets;
+        info->chain_packets = r->chain_packets;
     } else {
         info->input = query_plain(nf, "indev");
         info->output = query_plain(nf, "outdev");
