@@ -320,9 +320,20 @@ static void inject_close(Redirector *r)
     packet_stream_destroy(&r->pending);
 }
 
+/*
+ * QEMU does not read the TAP of a stopped vhost guest, so that packets can
+ * wait in its queue; from another TAP it takes one that it may not be able to
+ * keep.
+ */
+static bool inject_allowed(Redirector *r)
+{
+    return redirector_vm_runs() ||
+           (r->enable_when_stopped && r->out.nc && get_vhost_net(r->out.nc));
+}
+
 static bool inject_has_room(Redirector *r)
 {
-    return r->inject && redirector_vm_runs() && !r->waiting;
+    return r->inject && inject_allowed(r) && !r->waiting;
 }
 
 static void cut_take(Redirector *r, PacketFrame *f, NetFilterDirection dir)
@@ -427,9 +438,14 @@ bool redirector_has_room(Redirector *r, EndType type)
 
 bool redirector_waits_for_vm(Redirector *r, EndType type)
 {
-    return !redirector_vm_runs() &&
-           (type == END_PACKET ||
-            (type == END_CHAIN && !redirector_input_is_copy(r)));
+    switch (type) {
+    case END_PACKET:
+        return !inject_allowed(r);
+    case END_CHAIN:
+        return !redirector_vm_runs() && !redirector_input_is_copy(r);
+    default:
+        return false;
+    }
 }
 
 unsigned redirector_put(Redirector *r, EndType type, PacketFrame *frames,
