@@ -295,6 +295,19 @@ static unsigned chardev_put(Redirector *r, PacketFrame *frames, unsigned n)
     return i;
 }
 
+/*
+ * The peer has nothing to say, but a connection that is not read from does not
+ * show that the peer has closed it (TCP).
+ */
+static int chardev_can_read(void *opaque)
+{
+    return PACKET_LEN_MAX;
+}
+
+static void chardev_discard(void *opaque, const uint8_t *buf, int size)
+{
+}
+
 static void chardev_event(void *opaque, QEMUChrEvent event)
 {
     Redirector *r = opaque;
@@ -488,8 +501,9 @@ void redirector_out_flush(Redirector *r)
 void redirector_out_start(Redirector *r)
 {
     if (r->out_type == END_CHARDEV) {
-        qemu_chr_fe_set_handlers(&r->chr_out, NULL, NULL, chardev_event, NULL,
-                                 r, NULL, true);
+        qemu_chr_fe_set_handlers(&r->chr_out, chardev_can_read,
+                                 chardev_discard, chardev_event, NULL, r, NULL,
+                                 true);
     }
 }
 
