@@ -77,8 +77,8 @@ struct Redirector {
     EndStats in_stats;
     EndStats out_stats;
     uint64_t chain_packets;
-    bool in_stalled;            /* the sink did not take all of the input */
-    bool out_stalled;           /* the receiver did not take all of the output */
+    bool in_stalled;            /* the sink did not take all of it */
+    bool out_stalled;           /* the receiver did not take all */
 
     /* input: packet socket */
     PacketEnd in;

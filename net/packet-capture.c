@@ -106,7 +106,8 @@ static bool map_ring(PacketCapture *c, uint64_t size, Error **errp)
     if (c->ring == MAP_FAILED) {
         c->ring = NULL;
         error_setg_errno(errp, errno, "cannot map the capture ring of %zu "
-                         "bytes on interface '%s'", c->ring_size, c->iface.name);
+                         "bytes on interface '%s'", c->ring_size,
+                         c->iface.name);
         return false;
     }
     return true;
