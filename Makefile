@@ -9,6 +9,8 @@ NINJAFLAGS ?=
 # Passed to `meson test`; slow machines: MTESTFLAGS='-t 10'
 MTESTFLAGS ?=
 
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+
 TREE := build/qemu
 OBJ := $(TREE)/build
 STAMP := build/stamp
@@ -34,12 +36,12 @@ $(STAMP)/configured: configure
 # Patches that came with a `git pull` get into the tree; `make refresh` is the
 # way back.
 $(STAMP)/tree: $(STAMP)/configured $(PATCHES)
-	@python3 scripts/tree.py prepare
+	@$(PYTHON) scripts/tree.py prepare
 	@touch $@
 
 .PHONY: refresh
 refresh: | $(STAMP)/configured
-	@python3 scripts/tree.py refresh
+	@$(PYTHON) scripts/tree.py refresh
 	@touch $(STAMP)/tree
 
 # ---- tests
@@ -48,30 +50,25 @@ refresh: | $(STAMP)/configured
 check: all
 	@rm -rf build/check && mkdir -p build/check
 	@-for g in $(CHECK_GROUPS); do $(MAKE) check-$$g || :; done
-	@python3 scripts/tally.py $(CHECK_GROUPS)
+	@$(PYTHON) scripts/tally.py $(CHECK_GROUPS)
 
 .PHONY: check-lint
 check-lint: $(STAMP)/tree
-	@python3 scripts/lint.py
+	@$(PYTHON) scripts/lint.py
 
 .PHONY: check-qemu
 check-qemu: all
-	@scripts/with-working-kvm python3 scripts/run_tests.py $(MTESTFLAGS)
+	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py $(MTESTFLAGS)
 
 # ---- the mailable series
 
-.PHONY: series
-series: $(STAMP)/tree
-	@python3 scripts/series.py write
-	@$(MAKE) check-series
-
-.PHONY: check-series
-check-series: $(STAMP)/tree
-	@python3 scripts/series.py check
+.PHONY: series check-series
+series check-series: $(STAMP)/tree
+	@$(PYTHON) scripts/series.py check
 
 .PHONY: check-series-build
 check-series-build: $(STAMP)/tree
-	@python3 scripts/series.py build
+	@$(PYTHON) scripts/series.py build
 
 # ---- install, clean
 

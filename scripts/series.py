@@ -3,8 +3,8 @@
 """The mailable series: write it, check it, build each of its commits.
 
 usage: series.py write    patches/ -> build/series/*.patch (branch `series` in build/qemu)
-       series.py check    `git am` takes it on pristine source, checkpatch.pl is silent;
-                          writes build/check/series.tap
+       series.py check    write, then: `git am` takes it on pristine source,
+                          checkpatch.pl is silent; writes build/check/series.tap
        series.py build    every commit builds (slow)
 
 The author is git's user.name and user.email, who signs off; SERIES_VERSION=2
@@ -119,7 +119,6 @@ def check_style(group: Group, mail: Path) -> None:
 
 
 def check() -> int:
-    """Checks what `write` wrote, made anew so that it is what patches/ has."""
     group = Group("series")
     try:
         write()
