@@ -454,6 +454,14 @@ size_t recv_raw(int fd, void *packet)
     return ret;
 }
 
+void clear_error(int fd)
+{
+    int err;
+    socklen_t len = sizeof(err);
+
+    g_assert_cmpint(getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len), ==, 0);
+}
+
 void send_packet(int fd, size_t size, uint32_t seq)
 {
     g_autofree uint8_t *packet = g_malloc(PACKET_MAX);

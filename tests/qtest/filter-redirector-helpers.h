@@ -183,6 +183,9 @@ void send_packets(int fd, size_t size, uint32_t first, unsigned n);
 void expect_packet(int fd, size_t size, uint32_t seq);
 void expect_packets(int fd, size_t size, uint32_t first, unsigned n);
 
+/* A packet socket remembers that its interface was down. */
+void clear_error(int fd);
+
 /* Nothing is there now. */
 void expect_silence(int fd);
 void expect_eof(int fd);

@@ -217,6 +217,7 @@ static void test_down_up(const void *unused)
         send_frames(ci, 100, 10 * i, 5);
         rig_wait_state(r, "f1", "output", "down");
         if_set_up(x->ifname, true);
+        clear_error(x->outside);
         expect_packets(x->inside, 100, 10 * i, 5);
         rig_wait_state(r, "f0", "input", "active");
         rig_wait_state(r, "f1", "output", "active");
@@ -247,6 +248,7 @@ static void test_down_first(const void *unused)
     rig_wait_state(r, "f0", "input", "down");
     rig_wait_state(r, "f1", "output", "down");
     if_set_up(x->ifname, true);
+    clear_error(x->outside);
     rig_wait_state(r, "f0", "input", "active");
     rig_wait_state(r, "f1", "output", "active");
     send_packet(x->outside, 100, 0);

@@ -169,6 +169,7 @@ void if_set_up(const char *ifname, bool up)
     g_assert_cmpint(if_ioctl(SIOCSIFFLAGS, ifname, &ifr), ==, 0);
 }
 
+
 void if_set_mtu(const char *ifname, int mtu)
 {
     struct ifreq ifr = { .ifr_mtu = mtu };

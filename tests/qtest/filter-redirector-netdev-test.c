@@ -452,16 +452,16 @@ static void test_multi_queue(const void *unused)
     Rig *r = rig_new();
     Port *x = rig_tap(r, "x", TAP_MQ);
     int ci = rig_chardev(r, "ci");
-    int co = rig_chardev(r, "co");
+    int co[] = { rig_chardev(r, "co0"), rig_chardev(r, "co1") };
 
     rig_wire(r, "n");
     rig_start(r);
-    rig_add(r, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co");
-    rig_add(r, "id=f1,netdev=n,indev=ci,out_netdev=x");
-    rig_add(r, "id=f2,netdev=x,queue=tx,in_netdev=x");
+    rig_add(r, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co0");
+    rig_add(r, "id=f1,netdev=x,indev=ci,out_netdev=x");
+    rig_add(r, "id=f2,netdev=x,queue=tx,in_netdev=x,outdev=co1");
     send_packets(x->outside, 100, 0, 20);
-    expect_frames(co, 100, 0, 20);
-    rig_wait_stat(r, "f2", "input.stats.packets", 20);
+    expect_frames(co[0], 100, 0, 20);
+    expect_frames(co[1], 100, 0, 20);
     send_frames(ci, 100, 20, 20);
     rig_wait_stat(r, "f1", "output.stats.packets", 20);
     while (if_tx_packets(x->ifname) < 40) {
@@ -771,7 +771,7 @@ static void test_info(const void *unused)
     info = rig_info(b.r, "f1");
     g_assert_cmpstr(qdict_get_str(info, "queue"), ==, "rx");
     g_assert_false(qdict_get_bool(info, "enable-when-stopped"));
-    check_end(info, "input", "chain", "n", NULL);
+    check_end(info, "input", "chain", NULL, NULL);
     check_end(info, "output", "packet-socket", "x", b.x);
     qobject_unref(info);
 
