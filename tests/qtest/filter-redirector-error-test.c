@@ -345,38 +345,11 @@ static void test_error_foreign(const void *data)
     }
 }
 
-/*
- * A macvtap above the TAP lower.  Return: its file descriptor, or -1: then
- * the case has been skipped.
- */
-static int macvtap_open(const char *lower)
-{
-    g_autofree char *path = NULL;
-    g_autofree char *reason = NULL;
-    int ret = if_add_macvtap("macvtap0", lower);
-    int fd;
-
-    if (ret) {
-        reason = g_strdup_printf("cannot create a macvtap: %s",
-                                 strerror(-ret));
-        g_test_skip(reason);
-        return -1;
-    }
-    path = g_strdup_printf("/dev/tap%u", if_nametoindex("macvtap0"));
-    fd = open(path, O_RDWR);
-    if (fd < 0) {
-        reason = g_strdup_printf("cannot open %s: %s", path, strerror(errno));
-        if_delete("macvtap0");
-        g_test_skip(reason);
-    }
-    return fd;
-}
-
 static void test_macvtap(const void *unused)
 {
     Rig *r = rig_new();
     Port *y = rig_tap(r, "y", TAP_HELD);
-    int fd = macvtap_open(y->ifname);
+    int fd = macvtap_open("macvtap0", y->ifname);
 
     if (fd >= 0) {
         g_string_append_printf(r->args, "-netdev tap,id=x,fd=%d,vhost=off ",

@@ -142,6 +142,9 @@ Port *rig_tap(Rig *r, const char *id, unsigned bits)
     }
     if (bits & TAP_GUEST) {
         port_add_guest(r, p);
+    } else if (bits & TAP_STUCK) {
+        g_string_append_printf(r->args, "-netdev hubport,id=%s-hub0,hubid=%u,"
+                               "netdev=%s ", id, r->nports, id);
     }
     return p;
 }
@@ -450,6 +453,16 @@ size_t recv_raw(int fd, void *packet)
 
     wait_fd(fd, POLLIN, deadline());
     ret = recv(fd, packet, PACKET_MAX, 0);
+    g_assert_cmpint(ret, >, 0);
+    return ret;
+}
+
+size_t read_raw(int fd, void *packet)
+{
+    ssize_t ret;
+
+    wait_fd(fd, POLLIN, deadline());
+    ret = read(fd, packet, PACKET_MAX);
     g_assert_cmpint(ret, >, 0);
     return ret;
 }

@@ -58,6 +58,7 @@ typedef struct Rig {
 #define TAP_GUEST   1       /* with an inside */
 #define TAP_MQ      2       /* two queues; not with TAP_GUEST */
 #define TAP_HELD    4       /* the test keeps Port.tap open */
+#define TAP_STUCK   8       /* a guest that takes no packets; no inside */
 
 /**
  * sandbox_enter() - Go into a private network namespace
@@ -155,10 +156,10 @@ void if_set_txqueuelen(const char *ifname, int len);
 void if_delete(const char *ifname);
 
 /**
- * if_add_macvtap() - Create a macvtap above an interface
- * Return: 0 or -errno
+ * macvtap_open() - Create a macvtap above another interface
+ * Return: its file descriptor, or -1: then the case has been skipped
  */
-int if_add_macvtap(const char *ifname, const char *lower);
+int macvtap_open(const char *ifname, const char *lower);
 
 /**
  * if_tx_packets() - How many packets a TAP's readers took
@@ -178,6 +179,7 @@ void packet_check(const uint8_t *packet, size_t size);
 
 void send_raw(int fd, const void *packet, size_t size);
 size_t recv_raw(int fd, void *packet);
+size_t read_raw(int fd, void *packet);      /* from a TAP, not a socket */
 void send_packet(int fd, size_t size, uint32_t seq);
 void send_packets(int fd, size_t size, uint32_t first, unsigned n);
 void expect_packet(int fd, size_t size, uint32_t seq);

@@ -238,7 +238,8 @@ void if_delete(const char *ifname)
     g_assert_cmpint(link_request(&req, RTM_DELLINK, 0), ==, 0);
 }
 
-int if_add_macvtap(const char *ifname, const char *lower)
+/* Return: 0 or -errno */
+static int add_macvtap(const char *ifname, const char *lower)
 {
     const uint32_t index = if_nametoindex(lower);
     const char kind[] = "macvtap";
@@ -253,6 +254,29 @@ int if_add_macvtap(const char *ifname, const char *lower)
     link_attr(&req, IFLA_INFO_KIND, kind, strlen(kind));
     info->rta_len = (uint8_t *)&req + req.nh.nlmsg_len - (uint8_t *)info;
     return link_request(&req, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+}
+
+int macvtap_open(const char *ifname, const char *lower)
+{
+    g_autofree char *path = NULL;
+    g_autofree char *reason = NULL;
+    int ret = add_macvtap(ifname, lower);
+    int fd;
+
+    if (ret) {
+        reason = g_strdup_printf("cannot create a macvtap: %s",
+                                 strerror(-ret));
+        g_test_skip(reason);
+        return -1;
+    }
+    path = g_strdup_printf("/dev/tap%u", if_nametoindex(ifname));
+    fd = open(path, O_RDWR);
+    if (fd < 0) {
+        reason = g_strdup_printf("cannot open %s: %s", path, strerror(errno));
+        if_delete(ifname);
+        g_test_skip(reason);
+    }
+    return fd;
 }
 
 /* Field 10 after the name; /proc/net follows the reader's namespace. */
