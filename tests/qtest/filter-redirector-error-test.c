@@ -442,7 +442,7 @@ static void test_leak_failure(const void *unused)
 
 int main(int argc, char **argv)
 {
-    sandbox_enter();
+    sandbox_enter(argv);
     g_test_init(&argc, &argv, NULL);
 
     add_error_cases();

@@ -51,7 +51,7 @@ typedef struct Rig {
     unsigned nfds;
     int qemu_fds[FDS_MAX];  /* QEMU's, closed here once it runs */
     unsigned nqemu_fds;
-    char *dir;              /* for sockets with a name; NULL if there are none */
+    char *dir;              /* for sockets with a name; NULL: there are none */
 } Rig;
 
 /* Bits of rig_tap(). */
@@ -62,11 +62,12 @@ typedef struct Rig {
 
 /**
  * sandbox_enter() - Go into a private network namespace
+ * @argv: of main(); without the privilege the program is run once more, in a
+ *        user namespace
  *
- * To be called first in main(), while there is one thread.  What goes wrong
- * makes all cases skip.
+ * To be called first in main().  What goes wrong makes all cases skip.
  */
-void sandbox_enter(void);
+void sandbox_enter(char **argv);
 
 /**
  * case_add() - Add a test case that needs the sandbox

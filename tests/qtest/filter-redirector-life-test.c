@@ -19,7 +19,6 @@ static void test_leak_add_del(const void *unused)
     static const char *const props[] = {
         "id=f0,netdev=n,in_netdev=x,outdev=c0,ring_size=524288",
         "id=f0,netdev=n,indev=c0,out_netdev=x",
-        "id=f0,netdev=n,in_netdev=x,queue=rx,ring_size=524288",
         "id=f0,netdev=x,out_netdev=x",
         "id=f0,netdev=n,outdev=c0,enable_when_stopped=on",
     };
@@ -440,7 +439,7 @@ static void test_receiver_leaves(const void *unused)
 
 int main(int argc, char **argv)
 {
-    sandbox_enter();
+    sandbox_enter(argv);
     g_test_init(&argc, &argv, NULL);
 
     add_damage_cases();

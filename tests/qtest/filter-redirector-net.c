@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <net/if.h>
 #include <linux/capability.h>
 #include <linux/if_ether.h>
@@ -29,6 +30,9 @@
 /*
  * The sandbox
  */
+
+/* Set for a program that is in its own namespaces already. */
+#define SANDBOX_ENV "FILTER_REDIRECTOR_TEST_SANDBOX"
 
 /* Why there is none; the cases are skipped with it. */
 static char *sandbox_error;
@@ -53,6 +57,42 @@ static bool map_root(uid_t uid, gid_t gid)
     return write_file("/proc/self/setgroups", "deny") &&
            write_file("/proc/self/uid_map", uids) &&
            write_file("/proc/self/gid_map", gids);
+}
+
+/*
+ * Runs the program once more, in a user and a network namespace, and exits as
+ * it does.  A new process, because one with threads, and QEMU's libraries
+ * start one before main(), can't enter a user namespace; by the system call,
+ * because fork() would start that thread again.
+ * Return: only if that can't be done; errno says why
+ */
+static void reenter(char **argv)
+{
+    const uid_t uid = getuid();
+    const gid_t gid = getgid();
+    const int no_map = 125;
+    int status;
+    pid_t pid;
+
+    setenv(SANDBOX_ENV, "1", 1);
+    pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNET | SIGCHLD, NULL,
+                  NULL, NULL, NULL);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (map_root(uid, gid)) {
+            execv("/proc/self/exe", argv);
+        }
+        _exit(no_map);
+    }
+    if (pid > 0) {
+        g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+        if (!WIFEXITED(status)) {
+            exit(EXIT_FAILURE);
+        } else if (WEXITSTATUS(status) != no_map) {
+            exit(WEXITSTATUS(status));
+        }
+        errno = EPERM;
+    }
 }
 
 /* IPv6 would send packets of its own on each new interface. */
@@ -87,18 +127,13 @@ static bool probe_packet_socket(void)
     return fd >= 0;
 }
 
-void sandbox_enter(void)
+void sandbox_enter(char **argv)
 {
-    const uid_t uid = getuid();
-    const gid_t gid = getgid();
     const char *what = NULL;
 
-    if (unshare(CLONE_NEWNET)) {
-        if (unshare(CLONE_NEWUSER | CLONE_NEWNET)) {
-            what = "no private network namespace";
-        } else if (!map_root(uid, gid)) {
-            what = "cannot become root in a user namespace";
-        }
+    if (!getenv(SANDBOX_ENV) && unshare(CLONE_NEWNET)) {
+        reenter(argv);
+        what = "no private network namespace";
     }
     if (!what && !probe_tap()) {
         what = "cannot create a TAP through /dev/net/tun";

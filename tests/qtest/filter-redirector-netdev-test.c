@@ -826,7 +826,7 @@ static void test_info_classic(const void *unused)
 
 int main(int argc, char **argv)
 {
-    sandbox_enter();
+    sandbox_enter(argv);
     g_test_init(&argc, &argv, NULL);
 
     add_flow_cases();

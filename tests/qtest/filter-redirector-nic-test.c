@@ -450,7 +450,7 @@ static void test_macvtap_capture(const void *unused)
 
 int main(int argc, char **argv)
 {
-    sandbox_enter();
+    sandbox_enter(argv);
     g_test_init(&argc, &argv, NULL);
 
     if (qtest_has_device("virtio-net-pci")) {
