@@ -152,6 +152,7 @@ int tap_open(char *ifname, bool multi_queue);
  */
 int if_open(const char *ifname);
 void if_set_up(const char *ifname, bool up);
+void if_rename(const char *ifname, const char *new_name); /* down and up */
 void if_set_mtu(const char *ifname, int mtu);
 void if_set_txqueuelen(const char *ifname, int len);
 void if_delete(const char *ifname);

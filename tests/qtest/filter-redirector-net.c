@@ -205,6 +205,16 @@ void if_set_up(const char *ifname, bool up)
 }
 
 
+void if_rename(const char *ifname, const char *new_name)
+{
+    struct ifreq ifr = { };
+
+    if_set_up(ifname, false);
+    pstrcpy(ifr.ifr_newname, sizeof(ifr.ifr_newname), new_name);
+    g_assert_cmpint(if_ioctl(SIOCSIFNAME, ifname, &ifr), ==, 0);
+    if_set_up(new_name, true);
+}
+
 void if_set_mtu(const char *ifname, int mtu)
 {
     struct ifreq ifr = { .ifr_mtu = mtu };

@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include <net/if.h>
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "filter-redirector-helpers.h"
 
 /*
@@ -499,6 +500,21 @@ static void test_status_capture(const void *unused)
     rig_free(b.r);
 }
 
+/* What a sender sends meanwhile stays with it. */
+static void test_status_inject(const void *unused)
+{
+    Bench b = bench_start("id=f0,netdev=n,indev=ci,out_netdev=x");
+
+    rig_set(b.r, "f0", "status", "off");
+    send_frames(b.ci, 100, 0, 10);
+    rig_sync(b.r);
+    assert_stat(b.r, "f0", "output.stats.packets", 0);
+    rig_set(b.r, "f0", "status", "on");
+    expect_packets(b.x->inside, 100, 0, 10);
+    assert_stat(b.r, "f0", "output.stats.packets", 10);
+    rig_free(b.r);
+}
+
 static void test_status_chain(const void *unused)
 {
     Bench b = bench_start("id=f0,netdev=n,queue=tx,out_netdev=x");
@@ -596,15 +612,20 @@ static void test_hand_over(const void *unused)
     rig_free(b.r);
 }
 
-/* While its peer does not read, packets wait in the TAP's queue. */
-static void test_hand_over_slow(const void *unused)
+/*
+ * While its peer does not read, packets wait in the TAP's queue.
+ * @data: while the machine runs, too
+ */
+static void test_hand_over_slow(const void *data)
 {
     const unsigned count = 5000;
     Bench b = bench_start("id=f0,netdev=x,queue=tx,outdev=co,"
                           "enable_when_stopped=on");
 
     if_set_txqueuelen(b.x->ifname, count);
-    rig_stop(b.r);
+    if (!data) {
+        rig_stop(b.r);
+    }
     send_packets(b.x->outside, 1000, 0, count);
     rig_wait_state(b.r, "f0", "output", "stalled");
     g_assert_cmpint(rig_sync(b.r), <, G_USEC_PER_SEC);
@@ -633,6 +654,15 @@ static void expect_tap_packets(int fd, size_t size, uint32_t first, unsigned n)
     }
 }
 
+/* QEMU takes one packet for a guest that takes none, and reads no more. */
+static void tap_block(Rig *r, Port *x)
+{
+    send_packet(x->outside, 100, 0);
+    while (if_tx_packets(x->ifname) < 1) {
+        rig_sync(r);
+    }
+}
+
 /*
  * Nobody reads the TAP; its queue takes 1,000 packets.  The others wait with
  * the sender, and all arrive, in order, once somebody reads.
@@ -650,11 +680,7 @@ static void test_back_pressure(const void *unused)
     if_set_txqueuelen(x->ifname, 1000);
     rig_start(r);
     rig_add(r, "id=f0,netdev=n,indev=ci,out_netdev=x");
-    /* QEMU takes one for the guest, which does not, and reads no more. */
-    send_packet(x->outside, 100, 0);
-    while (if_tx_packets(x->ifname) < 1) {
-        rig_sync(r);
-    }
+    tap_block(r, x);
     flood = flood_start(ci, 100, count, true);
     rig_wait_state(r, "f0", "output", "stalled");
     for (i = 0; i < 100; i++) {
@@ -722,34 +748,60 @@ static void test_slow_peer(const void *unused)
     rig_free(b.r);
 }
 
-/* n's own packets can't wait: what a full queue refuses is counted. */
+/* A wire's own packets can't wait: what the queue has no room for is lost. */
 static void test_slow_peer_chain(const void *unused)
 {
     const unsigned count = 5000;
     Bench b = bench_start("id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co");
     g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
     Flood *flood = flood_start(b.n->outside, 1000, count, false);
-    uint64_t taken, lost, i;
+    uint64_t lost, i;
     int64_t last = -1;
 
     g_assert_cmpuint(flood_finish(flood), ==, count);
-    g_assert_cmpint(rig_sync(b.r), <, G_USEC_PER_SEC);
+    rig_wait_stat(b.r, "f0", "chain-packets", count);
     rig_wait_state(b.r, "f0", "output", "stalled");
-    taken = rig_stat(b.r, "f0", "chain-packets");
+    g_assert_cmpint(rig_sync(b.r), <, G_USEC_PER_SEC);
     lost = rig_stat(b.r, "f0", "output.stats.lost");
-    if (taken < count) {
-        /* they wait where they came from, and must come yet */
-        lost = 0;
-    }
+    g_assert_cmpuint(lost, >, 0);
+    g_assert_cmpuint(rig_stat(b.r, "f0", "output.stats.packets") + lost +
+                     rig_stat(b.r, "f0", "output.stats.queued"), ==, count);
     for (i = 0; i < count - lost; i++) {
         packet_check(packet, recv_frame(b.co, packet, NO_VNET));
         g_assert_cmpint(packet_seq(packet), >, last);
         last = packet_seq(packet);
     }
     rig_wait_stat(b.r, "f0", "output.stats.packets", count - lost);
-    assert_stat(b.r, "f0", "chain-packets", count);
     assert_stat(b.r, "f0", "output.stats.lost", lost);
+    rig_sync(b.r);
+    expect_silence(b.co);
     rig_free(b.r);
+}
+
+/*
+ * A TAP's own packets can: they stay in its queue while the output has no
+ * room, here another TAP that nobody reads.
+ */
+static void test_slow_tap_chain(const void *unused)
+{
+    const unsigned count = 3000;
+    Rig *r = rig_new();
+    Port *x = rig_tap(r, "x", TAP_HELD | TAP_STUCK);
+    Port *y = rig_tap(r, "y", TAP_GUEST);
+
+    if_set_txqueuelen(x->ifname, 100);
+    if_set_txqueuelen(y->ifname, count);
+    rig_start(r);
+    rig_add(r, "id=f0,netdev=y,queue=tx,out_netdev=x");
+    tap_block(r, x);
+    send_packets(y->outside, 1000, 0, count);
+    rig_wait_state(r, "f0", "output", "stalled");
+    g_assert_cmpint(rig_sync(r), <, G_USEC_PER_SEC);
+    expect_tap_packets(x->tap, 1000, 0, count);
+    rig_wait_stat(r, "f0", "output.stats.packets", count);
+    assert_stat(r, "f0", "output.stats.lost", 0);
+    expect_silence(y->inside);
+    rig_free(r);
 }
 
 /*
@@ -806,6 +858,24 @@ static void test_info(const void *unused)
     rig_free(b.r);
 }
 
+/* Renaming an interface does no harm. */
+static void test_info_rename(const void *unused)
+{
+    Bench b = bench_start("id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co");
+    QDict *info;
+
+    if_rename(b.x->ifname, "tap-renamed");
+    pstrcpy(b.x->ifname, sizeof(b.x->ifname), "tap-renamed");
+    clear_error(b.x->outside);
+    rig_wait_state(b.r, "f0", "input", "active");
+    info = rig_info(b.r, "f0");
+    check_end(info, "input", "packet-socket", "x", b.x);
+    qobject_unref(info);
+    send_packet(b.x->outside, 100, 0);
+    expect_frame(b.co, 100, 0, NO_VNET);
+    rig_free(b.r);
+}
+
 /* Redirectors without a new property show their ends, and no counters. */
 static void test_info_classic(const void *unused)
 {
@@ -838,6 +908,7 @@ int main(int argc, char **argv)
     case_add("/filter-redirector/own-tap/inject", test_own_tap_inject, NULL);
     case_add("/filter-redirector/multi-queue", test_multi_queue, NULL);
     case_add("/filter-redirector/status/capture", test_status_capture, NULL);
+    case_add("/filter-redirector/status/inject", test_status_inject, NULL);
     case_add("/filter-redirector/status/chain", test_status_chain, NULL);
     case_add("/filter-redirector/stop/capture", test_stop_capture, NULL);
     case_add("/filter-redirector/stop/capture-enabled",
@@ -848,11 +919,15 @@ int main(int argc, char **argv)
              "id=f0,netdev=n,indev=ci,out_netdev=x,enable_when_stopped=on");
     case_add("/filter-redirector/hand-over/all", test_hand_over, NULL);
     case_add("/filter-redirector/hand-over/slow", test_hand_over_slow, NULL);
+    case_add("/filter-redirector/hand-over/slow-running", test_hand_over_slow,
+             "running");
     case_add("/filter-redirector/slow/tap", test_back_pressure, NULL);
     case_add("/filter-redirector/slow/tap-del", test_back_pressure_del, NULL);
+    case_add("/filter-redirector/slow/tap-chain", test_slow_tap_chain, NULL);
     case_add("/filter-redirector/slow/peer", test_slow_peer, NULL);
     case_add("/filter-redirector/slow/peer-chain", test_slow_peer_chain, NULL);
     case_add("/filter-redirector/info/netdev", test_info, NULL);
+    case_add("/filter-redirector/info/rename", test_info_rename, NULL);
     case_add("/filter-redirector/info/classic", test_info_classic, NULL);
 
     return g_test_run();

@@ -306,6 +306,157 @@ static void test_csum_inject(const void *data)
 }
 
 /*
+ * Offloads: a TCP super-packet
+ */
+
+#define TSO_START (ETH_HLEN + 20)
+#define TSO_DATA (TSO_START + 20)
+#define TSO_MSS 1000
+#define TSO_SEGMENTS 5
+#define TSO_SIZE (TSO_DATA + TSO_SEGMENTS * TSO_MSS)
+#define TSO_SEQ 0xfffff000u /* wraps in the second segment */
+
+#define OFFLOAD_TSO (1ull << VIRTIO_NET_F_GUEST_CSUM | \
+                     1ull << VIRTIO_NET_F_GUEST_TSO4)
+
+/* As a stack with segmentation offload sends it; @hdr_len: 10 or 12 */
+static void tcp_fill(uint8_t *buf, size_t hdr_len)
+{
+    static const uint8_t ip[] = {
+        0x45, 0, (TSO_SIZE - ETH_HLEN) >> 8, (TSO_SIZE - ETH_HLEN) & 0xff,
+        0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2,
+    };
+    uint8_t *packet = buf + hdr_len;
+    uint8_t *tcp = packet + TSO_START;
+
+    memset(buf, 0, hdr_len);
+    buf[0] = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    buf[1] = VIRTIO_NET_HDR_GSO_TCPV4;
+    stw_le_p(buf + 2, TSO_DATA);
+    stw_le_p(buf + 4, TSO_MSS);
+    stw_le_p(buf + 6, TSO_START);
+    stw_le_p(buf + 8, 16);
+
+    packet_fill(packet, TSO_SIZE, 0);
+    stw_be_p(packet + 12, ETH_P_IP);
+    memcpy(packet + ETH_HLEN, ip, sizeof(ip));
+    stw_be_p(packet + ETH_HLEN + 10, ~sum16(ip, sizeof(ip), 0));
+    memset(tcp, 0, 20);
+    stw_be_p(tcp, 1000);
+    stw_be_p(tcp + 2, 2000);
+    stl_be_p(tcp + 4, TSO_SEQ);
+    tcp[12] = 5 << 4;
+    tcp[13] = 0x18; /* ACK, PSH */
+    stw_be_p(tcp + 16, sum16(packet + ETH_HLEN + 12, 8,
+                             6 + TSO_SIZE - TSO_START));
+}
+
+/* One segment, complete and right, as any host would take it. */
+static void tcp_check_segment(const uint8_t *packet, size_t size, unsigned i)
+{
+    g_autofree uint8_t *whole = g_malloc(VNET_LEN + TSO_SIZE);
+    const uint8_t *ip = packet + ETH_HLEN;
+    const uint8_t *tcp = packet + TSO_START;
+    const size_t len = 20 + TSO_MSS;
+
+    tcp_fill(whole, VNET_LEN);
+    g_assert_cmpuint(size, ==, TSO_DATA + TSO_MSS);
+    g_assert_cmpmem(packet, ETH_HLEN, whole + VNET_LEN, ETH_HLEN);
+    g_assert_cmpuint(lduw_be_p(ip + 2), ==, 20 + len);
+    g_assert_cmphex(sum16(ip, 20, 0), ==, 0xffff);
+    g_assert_cmphex(sum16(tcp, len, sum16(ip + 12, 8, 6 + len)), ==, 0xffff);
+    g_assert_cmphex((uint32_t)ldl_be_p(tcp + 4), ==,
+                    TSO_SEQ + i * TSO_MSS);
+    g_assert_cmpmem(packet + TSO_DATA, TSO_MSS,
+                    whole + VNET_LEN + TSO_DATA + i * TSO_MSS, TSO_MSS);
+}
+
+/* Into a TAP whose guest takes super-packets, and into one whose doesn't. */
+static void test_tso_inject(const void *data)
+{
+    const uint64_t offloads = data ? OFFLOAD_TSO : 0;
+    g_autofree uint8_t *frame = g_malloc(VNET_LEN + TSO_SIZE);
+    g_autofree uint8_t *got = g_malloc(PACKET_MAX);
+    unsigned i;
+    Nic nic;
+
+    nic_start(&nic, offloads);
+    nic_block(&nic);
+    rig_add(nic.r, "id=f0,netdev=x,indev=ci,out_netdev=x,"
+            "vnet_hdr_support=on");
+    tcp_fill(frame, VNET_LEN);
+    send_frame(nic.ci, 100, 1, VNET_LEN);
+    send_frame_raw(nic.ci, frame, VNET_LEN + TSO_SIZE, VNET_LEN);
+    send_frame(nic.ci, 100, 2, VNET_LEN);
+
+    g_assert_cmpuint(read_raw(nic.x->tap, got), ==, VNET_LEN + 100);
+    g_assert_cmpuint(packet_seq(got + VNET_LEN), ==, 1);
+    if (offloads) {
+        expect_tap_packet(&nic, frame, frame + VNET_LEN, TSO_SIZE);
+    }
+    for (i = 0; !offloads && i < TSO_SEGMENTS; i++) {
+        size_t len = read_raw(nic.x->tap, got);
+
+        tcp_check_segment(got + VNET_LEN, len - VNET_LEN, i);
+    }
+    g_assert_cmpuint(read_raw(nic.x->tap, got), ==, VNET_LEN + 100);
+    g_assert_cmpuint(packet_seq(got + VNET_LEN), ==, 2);
+    rig_wait_stat(nic.r, "f0", "input.stats.packets", 3);
+    assert_stat(nic.r, "f0", "output.stats.errors", 0);
+    nic_end(&nic);
+}
+
+static void send_super_packet(Nic *nic)
+{
+    g_autofree uint8_t *buf = g_malloc(VNET_LEN_KERNEL + TSO_SIZE);
+    const int on = 1;
+
+    tcp_fill(buf, VNET_LEN_KERNEL);
+    g_assert_cmpint(setsockopt(nic->x->outside, SOL_PACKET, PACKET_VNET_HDR,
+                               &on, sizeof(on)), ==, 0);
+    send_raw(nic->x->outside, buf, VNET_LEN_KERNEL + TSO_SIZE);
+}
+
+/* One packet for a chain with vnet headers, segments for one without. */
+static void test_tso_capture(const void *unused)
+{
+    g_autofree uint8_t *want = g_malloc(VNET_LEN + TSO_SIZE);
+    g_autofree uint8_t *got = g_malloc(PACKET_MAX);
+    unsigned i;
+    Nic nic;
+
+    nic_start(&nic, OFFLOAD_TSO);
+    rig_add(nic.r, "id=f0,netdev=x,queue=tx,in_netdev=x,outdev=co,"
+            "vnet_hdr_support=on");
+    rig_add(nic.r, "id=f1,netdev=n,queue=tx,in_netdev=x");
+    send_super_packet(&nic);
+    tcp_fill(want, VNET_LEN);
+    g_assert_cmpmem(got, recv_frame(nic.co, got, VNET_LEN), want,
+                    VNET_LEN + TSO_SIZE);
+    for (i = 0; i < TSO_SEGMENTS; i++) {
+        tcp_check_segment(got, recv_raw(nic.n->inside, got), i);
+    }
+    nic_end(&nic);
+}
+
+static void test_tso_capture_bare(const void *unused)
+{
+    g_autofree uint8_t *got = g_malloc(PACKET_MAX);
+    unsigned i;
+    Nic nic;
+
+    nic_start(&nic, OFFLOAD_TSO);
+    rig_add(nic.r, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co");
+    send_super_packet(&nic);
+    for (i = 0; i < TSO_SEGMENTS; i++) {
+        size_t len = recv_frame(nic.co, got, NO_VNET);
+
+        tcp_check_segment(got, len, i);
+    }
+    nic_end(&nic);
+}
+
+/*
  * Migration
  */
 
@@ -471,6 +622,12 @@ int main(int argc, char **argv)
                  "guest_csum");
         case_add("/filter-redirector/nic/csum/inject-off", test_csum_inject,
                  NULL);
+        case_add("/filter-redirector/nic/tso/inject", test_tso_inject, "tso");
+        case_add("/filter-redirector/nic/tso/inject-off", test_tso_inject,
+                 NULL);
+        case_add("/filter-redirector/nic/tso/capture", test_tso_capture, NULL);
+        case_add("/filter-redirector/nic/tso/capture-bare",
+                 test_tso_capture_bare, NULL);
     }
     case_add("/filter-redirector/migrate/source", test_migrate_source, NULL);
     case_add("/filter-redirector/migrate/capture", test_migrate_capture, NULL);
