@@ -16,6 +16,8 @@
  *       for the stragglers, fetches the peer's records and writes four files into DIR:
  *           to-guest.sent.csv  to-guest.arrived.csv  from-guest.sent.csv  from-guest.arrived.csv
  *       SIZE is the UDP payload in bytes. BACK 0: the peer sends nothing.
+ *   traffic fetch HOST PORT DIR
+ *       In the client. Only fetches the peer's records.
  *   traffic bulk HOST PORT BYTES
  *       In the client. Sends BYTES over TCP to the peer's sink, then reads as many from its source.
  *
@@ -56,7 +58,7 @@
  * The peer looks every PEER_NAP_NS instead of being woken by each packet: the kernel has stamped the
  * arrivals, and a wake-up is what costs most in a guest whose processor is emulated (twice).
  */
-#define PEER_NAP_NS     20000000
+#define PEER_NAP_NS     100000000
 
 
 #define RECEIVE_BUFFER  (32 * 1024 * 1024)
@@ -468,7 +470,7 @@ static void peer_accept(int listener, Sender *sender, const Log *arrived)
     }
 }
 
-static int peer_main(unsigned port)
+static void __attribute__((noreturn)) peer_main(unsigned port)
 {
     Sender sender = { 0 };
     Log arrived = { 0 };
@@ -612,7 +614,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     make_pattern();
     if (argc == 3 && !strcmp(argv[1], "peer")) {
-        return peer_main(parse_number("PORT", argv[2], 1, 65535));
+        peer_main(parse_number("PORT", argv[2], 1, 65535));
     }
     if (argc == 8 && !strcmp(argv[1], "run")) {
         return run_main(argv[2], parse_number("PORT", argv[3], 1, 65535),
@@ -620,12 +622,17 @@ int main(int argc, char **argv)
                         parse_number("BACK", argv[5], 0, MAX_RATE),
                         parse_number("SIZE", argv[6], sizeof(Stamp), MAX_PAYLOAD), argv[7]);
     }
+    if (argc == 5 && !strcmp(argv[1], "fetch")) {
+        client_fetch(argv[2], parse_number("PORT", argv[3], 1, 65535), argv[4]);
+        return 0;
+    }
     if (argc == 5 && !strcmp(argv[1], "bulk")) {
         return bulk_main(argv[2], parse_number("PORT", argv[3], 1, 65535),
                          parse_number("BYTES", argv[4], 1, 1u << 30));
     }
     fputs("usage: traffic peer PORT\n"
           "       traffic run HOST PORT RATE BACK SIZE DIR\n"
+          "       traffic fetch HOST PORT DIR\n"
           "       traffic bulk HOST PORT BYTES\n", stderr);
     return 2;
 }

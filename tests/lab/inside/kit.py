@@ -104,8 +104,9 @@ class Qmp:
 
     def try_command(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Runs a command and gives back QEMU's whole answer, be it an error."""
-        arguments = {name.replace("_", "-") if command != "object-add" else name: value
-                     for name, value in arguments.items()}
+        # Python has no "-" in names; the redirector's own properties are spelt with "_".
+        arguments = {name.replace("_", "-") if command != "object-add" or name == "qom_type"
+                     else name: value for name, value in arguments.items()}
         started = time.time_ns()
         answer = self._call(command, arguments)
         if not command.startswith("query-"):
@@ -138,17 +139,17 @@ class Qmp:
 class Vm:
     """One QEMU process with one TAP, vhost on."""
 
-    def __init__(self, lab: "Lab", name: str, incoming: str, vhost: bool = True,
+    def __init__(self, lab: "Lab", name: str, tap: str, incoming: str,
                  extra: tuple[str, ...] = ()) -> None:
         self.name = name
-        self.tap = f"{name}0"
+        self.tap = tap
         self._lab = lab
         self._log = (RESULTS / f"qemu-{name}.log").open("w")
         netdev = f"tap,id=net0,ifname={self.tap},script=no,downscript=no"
         self.process = subprocess.Popen(
             ["/usr/bin/qemu", "-name", name, "-L", "/usr/share/lab-firmware",
              *guest.machine("/guest/vmlinuz", "/guest/initrd"),
-             "-netdev", netdev + (",vhost=on" if vhost else ""),
+             "-netdev", netdev + (",vhost=on" if lab.vhost else ""),
              *guest.network_card(),
              "-serial", f"file:/results/guest-{name}.log",
              "-qmp", f"unix:/run/{name}.qmp,server=on,wait=off",
@@ -280,6 +281,9 @@ class Lab:
         for vm in self.vms:
             try:
                 vm.qmp.poll_events()
+                redirectors = vm.qmp.try_command("query-filter-redirectors").get("return")
+                if redirectors:
+                    self.note(f"{vm.name}_redirectors", redirectors)
                 self.note(f"{vm.name}_tap_dropped", vm.tap_counter("tx_dropped"))
             except (ScenarioError, OSError):
                 pass
@@ -320,7 +324,7 @@ class Lab:
     def source(self, *extra: str) -> Vm:
         """The source, its guest running, vhost checked."""
         say("source: starting the guest from its snapshot")
-        vm = Vm(self, "src", "file:/guest/snapshot", self.vhost, extra)
+        vm = Vm(self, "src", "src0", "file:/guest/snapshot", extra)
         self.vms.append(vm)
         wait_until("the guest runs", lambda: vm.status() == "running", 60)
         vm.check_vhost()
@@ -339,10 +343,67 @@ class Lab:
         wait_until("the guest answers pings quickly", quick, 60)
         say("the guest runs and answers")
 
-    def destination(self, *extra: str, name: str = "dst") -> Vm:
-        vm = Vm(self, name, "defer", self.vhost, extra)
+    def destination(self, name: str = "dst", tap: str = "dst0") -> Vm:
+        vm = Vm(self, name, tap, "defer")
         self.vms.append(vm)
         return vm
+
+    # ---- redirectors ----
+
+    @staticmethod
+    def socket_chardev(vm: Vm, name: str, path: str, server: bool) -> None:
+        """chardev-add of a Unix socket."""
+        data = {"addr": {"type": "unix", "data": {"path": path}}, "server": server}
+        if server:
+            data["wait"] = False
+        vm.qmp("chardev-add", id=name, backend={"type": "socket", "data": data})
+
+    def inject_end(self, vm: Vm, path: str) -> None:
+        """What comes in at a socket goes into this machine's TAP, once its guest runs."""
+        self.socket_chardev(vm, "handover", path, server=True)
+        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
+               indev="handover", out_netdev="net0", vnet_hdr_support=True)
+
+    def handover_end(self, vm: Vm, path: str) -> None:
+        """What the stopped guest did not get goes out at a socket."""
+        self.socket_chardev(vm, "handover", path, server=False)
+        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
+               queue="tx", outdev="handover", enable_when_stopped=True, vnet_hdr_support=True)
+
+    def capture_end(self, vm: Vm, path: str, queue: str = "tx", stopped: bool = True) -> None:
+        """A copy of what passes the TAP goes out at a socket."""
+        self.socket_chardev(vm, "handover", path, server=False)
+        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
+               queue=queue, in_netdev="net0", outdev="handover", enable_when_stopped=stopped,
+               vnet_hdr_support=True)
+
+    def hold_announcement(self, destination: Vm) -> None:
+        """Keeps the network sending to the source until announce(): the destination announces
+        nothing by itself, and its port learns no addresses from what the guest sends."""
+        destination.qmp("migrate-set-parameters", announce_rounds=0)
+        run("bridge", "link", "set", "dev", destination.tap, "learning", "off")
+
+    def announce(self, source: Vm, destination: Vm) -> None:
+        """Waits until the backlog has been handed over, then lets the destination announce."""
+        empty = 0
+
+        def drained() -> bool:
+            nonlocal empty
+            ends = [vm.redirector("handover") for vm in (source, destination)]
+            queued = sum(end[side]["stats"]["queued"] for end in ends
+                         for side in ("input", "output") if "stats" in end[side])
+            handed = [end["output"]["stats"]["packets"] for end in ends]
+            empty = empty + 1 if not queued and abs(handed[0] - handed[1]) <= 2 else 0
+            return empty >= 5
+
+        try:
+            wait_until("the backlog is handed over", drained, 30, 0.1)
+        except ScenarioError as error:      # costs order, not packets: go on
+            self.note("announced_early", str(error))
+            say(f"announcing nevertheless: {error}")
+        run("bridge", "link", "set", "dev", destination.tap, "learning", "on")
+        destination.qmp("announce-self", initial=50, max=500, rounds=5, step=50)
+        self.mark("announced")
 
     @staticmethod
     def watch_reads(vm: Vm) -> ReadWatch:
@@ -382,13 +443,17 @@ class Lab:
 
     # ---- migration ----
 
-    def migrate(self, source: Vm, destination: Vm, port: int = 4444) -> None:
-        """A live migration over TCP, until the destination's guest runs."""
+    def start_migration(self, source: Vm, destination: Vm, port: int = 4444) -> int:
+        """Starts a live migration over TCP; returns the time of that."""
         say(f"migrating {source.name} to {destination.name}")
         uri = f"tcp:127.0.0.1:{port}"
         started = time.time_ns()
         destination.qmp("migrate-incoming", uri=uri)
         source.qmp("migrate", uri=uri)
+        return started
+
+    def finish_migration(self, source: Vm, destination: Vm, started: int) -> None:
+        """Waits until the destination's guest runs and the source has finished."""
         stop = source.qmp.event("STOP", 60, started)
         resume = destination.qmp.event("RESUME", 60, started)
         self.mark(f"{source.name} stopped", stop["ns"])
@@ -398,6 +463,9 @@ class Lab:
             raise ScenarioError(f"migration {result['status']}: {result.get('error-desc')}")
         self.note("downtime_by_qemu_ms", result.get("downtime"))
         say(f"guest stopped for {(resume['ns'] - stop['ns']) / 1e6:.0f} ms")
+
+    def migrate(self, source: Vm, destination: Vm) -> None:
+        self.finish_migration(source, destination, self.start_migration(source, destination))
 
     @staticmethod
     def _migration_end(vm: Vm) -> dict[str, Any] | None:

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""Migrate with the hand-over: what the source's guest never got goes to the destination's."""
+
+import time
+
+PARAMETERS = {"late": True}     # announce only after the backlog was handed over
+
+
+def run(lab):
+    lab.network(("src0", "dst0"))
+    source = lab.source()
+    destination = lab.destination()
+    lab.inject_end(destination, "/run/handover.sock")
+    lab.handover_end(source, "/run/handover.sock")
+    if lab.late:
+        lab.hold_announcement(destination)
+    reads = lab.watch_reads(source)
+    lab.start_traffic()
+    time.sleep(lab.before)
+    lab.expect_no_reads(source, reads)
+    lab.migrate(source, destination)
+    if lab.late:
+        lab.announce(source, destination)
+    time.sleep(lab.after)
+    destination.check_vhost()
+    lab.stop_traffic()
+
+
+def judge(result):
+    return [("no packet lost", result["lost"] == 0),
+            ("no packet doubled", result["duplicated"] == 0),
+            ("no packet damaged", result["damaged"] == 0),
+            ("no packet from the guest lost or doubled",
+             result["from_guest"]["lost"] == 0 and result["from_guest"]["duplicated"] == 0)]
