@@ -402,6 +402,26 @@ void rig_wait_state(Rig *r, const char *id, const char *end,
     g_free(now);
 }
 
+Bench bench_new(void)
+{
+    Bench b = { .r = rig_new() };
+
+    b.n = rig_wire(b.r, "n");
+    b.x = rig_tap(b.r, "x", TAP_GUEST);
+    b.ci = rig_chardev(b.r, "ci");
+    b.co = rig_chardev(b.r, "co");
+    return b;
+}
+
+Bench bench_start(const char *props)
+{
+    Bench b = bench_new();
+
+    rig_start(b.r);
+    rig_add(b.r, props);
+    return b;
+}
+
 /*
  * Packets
  */

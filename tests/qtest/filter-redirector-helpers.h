@@ -143,6 +143,22 @@ void rig_wait_state(Rig *r, const char *id, const char *end,
 #define assert_stat(r, id, path, value) \
     g_assert_cmpuint(rig_stat(r, id, path), ==, value)
 
+/*
+ * Many cases have the same rig: a redirector f0 on netdev n, a wire; netdev x,
+ * a TAP; and chardevs ci and co, which the redirector may have as its indev
+ * and outdev.
+ */
+typedef struct Bench {
+    Rig *r;
+    Port *n;
+    Port *x;
+    int ci;
+    int co;
+} Bench;
+
+Bench bench_new(void);
+Bench bench_start(const char *props);
+
 /* Interfaces, all by ioctl or netlink in the test's own namespace. */
 int tap_open(char *ifname, bool multi_queue);
 

@@ -7,43 +7,8 @@
  */
 
 #include "qemu/osdep.h"
-#include <net/if.h>
 #include "qemu/bswap.h"
-#include "qemu/cutils.h"
 #include "filter-redirector-helpers.h"
-
-/*
- * Most cases have the same rig: a redirector f0 on netdev n, a wire; netdev x,
- * a TAP; and chardevs ci and co, which the redirector may have as its indev
- * and outdev.  See filter-redirector-helpers.h for the ends of a netdev.
- */
-typedef struct Bench {
-    Rig *r;
-    Port *n;
-    Port *x;
-    int ci;
-    int co;
-} Bench;
-
-static Bench bench_new(void)
-{
-    Bench b = { .r = rig_new() };
-
-    b.n = rig_wire(b.r, "n");
-    b.x = rig_tap(b.r, "x", TAP_GUEST);
-    b.ci = rig_chardev(b.r, "ci");
-    b.co = rig_chardev(b.r, "co");
-    return b;
-}
-
-static Bench bench_start(const char *props)
-{
-    Bench b = bench_new();
-
-    rig_start(b.r);
-    rig_add(b.r, props);
-    return b;
-}
 
 /*
  * The flows: what a redirector's ends make of packets from each source.
@@ -804,96 +769,6 @@ static void test_slow_tap_chain(const void *unused)
     rig_free(r);
 }
 
-/*
- * What users see
- */
-
-static void check_end(QDict *info, const char *end, const char *type,
-                      const char *name, const Port *tap)
-{
-    QDict *dict = qdict_get_qdict(info, end);
-    struct stat st;
-
-    g_assert_cmpstr(qdict_get_str(dict, "type"), ==, type);
-    g_assert_cmpstr(qdict_get_str(dict, "state"), ==, "active");
-    g_assert_cmpstr(qdict_get_try_str(dict, "name"), ==, name);
-    g_assert_true(qdict_haskey(dict, "stats"));
-    g_assert_cmpstr(qdict_get_try_str(dict, "ifname"), ==,
-                    tap ? tap->ifname : NULL);
-    if (tap) {
-        g_assert_cmpint(stat("/proc/self/ns/net", &st), ==, 0);
-        g_assert_cmpuint(qdict_get_int(dict, "netns"), ==, st.st_ino);
-        g_assert_cmpuint(qdict_get_int(dict, "ifindex"), ==,
-                         if_nametoindex(tap->ifname));
-    }
-}
-
-static void test_info(const void *unused)
-{
-    Bench b = bench_start("id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
-                          "enable_when_stopped=on");
-    g_autofree char *hmp = NULL;
-    QDict *info;
-
-    rig_add(b.r, "id=f1,netdev=n,queue=rx,out_netdev=x");
-    info = rig_info(b.r, "f0");
-    g_assert_cmpstr(qdict_get_str(info, "netdev"), ==, "n");
-    g_assert_cmpstr(qdict_get_str(info, "queue"), ==, "tx");
-    g_assert_true(qdict_get_bool(info, "enable-when-stopped"));
-    check_end(info, "input", "packet-socket", "x", b.x);
-    check_end(info, "output", "chardev", "co", NULL);
-    qobject_unref(info);
-
-    info = rig_info(b.r, "f1");
-    g_assert_cmpstr(qdict_get_str(info, "queue"), ==, "rx");
-    g_assert_false(qdict_get_bool(info, "enable-when-stopped"));
-    check_end(info, "input", "chain", NULL, NULL);
-    check_end(info, "output", "packet-socket", "x", b.x);
-    qobject_unref(info);
-
-    hmp = qtest_hmp(b.r->qts, "info filter-redirectors");
-    g_assert_nonnull(strstr(hmp, "f0"));
-    g_assert_nonnull(strstr(hmp, "f1"));
-    g_assert_nonnull(strstr(hmp, b.x->ifname));
-    rig_free(b.r);
-}
-
-/* Renaming an interface does no harm. */
-static void test_info_rename(const void *unused)
-{
-    Bench b = bench_start("id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co");
-    QDict *info;
-
-    if_rename(b.x->ifname, "tap-renamed");
-    pstrcpy(b.x->ifname, sizeof(b.x->ifname), "tap-renamed");
-    clear_error(b.x->outside);
-    rig_wait_state(b.r, "f0", "input", "active");
-    info = rig_info(b.r, "f0");
-    check_end(info, "input", "packet-socket", "x", b.x);
-    qobject_unref(info);
-    send_packet(b.x->outside, 100, 0);
-    expect_frame(b.co, 100, 0, NO_VNET);
-    rig_free(b.r);
-}
-
-/* Redirectors without a new property show their ends, and no counters. */
-static void test_info_classic(const void *unused)
-{
-    Bench b = bench_start("id=f0,netdev=n,queue=tx,indev=ci,outdev=co");
-    QDict *info = rig_info(b.r, "f0");
-    QDict *end = qdict_get_qdict(info, "input");
-
-    g_assert_cmpstr(qdict_get_str(end, "type"), ==, "chardev");
-    g_assert_cmpstr(qdict_get_str(end, "name"), ==, "ci");
-    g_assert_false(qdict_haskey(end, "stats"));
-    end = qdict_get_qdict(info, "output");
-    g_assert_cmpstr(qdict_get_str(end, "type"), ==, "chardev");
-    g_assert_cmpstr(qdict_get_str(end, "name"), ==, "co");
-    g_assert_false(qdict_haskey(end, "stats"));
-    qobject_unref(info);
-    rig_free(b.r);
-}
-
 int main(int argc, char **argv)
 {
     sandbox_enter(argv);
@@ -926,9 +801,6 @@ int main(int argc, char **argv)
     case_add("/filter-redirector/slow/tap-chain", test_slow_tap_chain, NULL);
     case_add("/filter-redirector/slow/peer", test_slow_peer, NULL);
     case_add("/filter-redirector/slow/peer-chain", test_slow_peer_chain, NULL);
-    case_add("/filter-redirector/info/netdev", test_info, NULL);
-    case_add("/filter-redirector/info/rename", test_info_rename, NULL);
-    case_add("/filter-redirector/info/classic", test_info_classic, NULL);
 
     return g_test_run();
 }
