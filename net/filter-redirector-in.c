@@ -31,10 +31,10 @@ static void capture_enable(Redirector *r)
         return;
     }
     ret = packet_capture_enable(r->capture, on);
-    trace_redirector_capture_enable(redirector_id(r->nf), on, ret);
+    trace_redirector_capture_enable(r->id, on, ret);
     if (ret < 0) {
         error_report("filter-redirector '%s': cannot %s capturing on "
-                     "interface '%s': %s", redirector_id(r->nf),
+                     "interface '%s': %s", r->id,
                      on ? "start" : "pause", r->in.iface.name,
                      strerror(-ret));
         return;
@@ -152,7 +152,7 @@ static void chardev_read(void *opaque, const uint8_t *buf, int size)
     if (packet_stream_add(&r->rx, buf, size) < 0) {
         r->in_stats.errors++;
         r->rx_damaged = true;
-        trace_redirector_damaged(redirector_id(r->nf));
+        trace_redirector_damaged(r->id);
     }
     /* Later: several small reads make one batch. */
     qemu_bh_schedule(r->bh);
@@ -264,7 +264,12 @@ ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
     if (!size || !chain_taken(r)) {
         return 0;
     }
-    r->chain_packets++;
+    if (r->in_type == END_CHAIN) {
+        r->in_stats.packets++;
+        r->in_stats.bytes += size - MIN(size, hdr_len);
+    } else {
+        r->chain_packets++;
+    }
     if (size <= hdr_len || size > PACKET_LEN_MAX - VNET_HDR_LEN_MAX) {
         redirector_refuse(r, -EMSGSIZE, size);
         return size;

@@ -67,6 +67,7 @@ struct Redirector {
     uint64_t ring_size;
 
     NetFilterState *nf;         /* NULL until set-up */
+    char *id;                   /* the object's */
     EndType in_type;
     EndType out_type;
     EndType sink;               /* where the input's packets go */
@@ -76,8 +77,8 @@ struct Redirector {
     EndStats in_stats;
     EndStats out_stats;
     uint64_t chain_packets;
-    bool in_stalled;            /* the sink did not take all of the input */
-    bool out_stalled;           /* the receiver did not take all of the output */
+    bool in_stalled;            /* the sink did not take all of it */
+    bool out_stalled;           /* the receiver did not take all */
 
     /* input: packet socket */
     PacketEnd in;
@@ -107,6 +108,7 @@ struct Redirector {
 
     bool handed_over;           /* the migration is past the point of return */
     bool moving;                /* redirector_move() is at work */
+    NetFilterIntake intake;     /* what the netdev has been told last */
     bool waiting;               /* for the retry timer */
     QEMUTimer *retry;
     QEMUBH *bh;
@@ -117,12 +119,6 @@ struct Redirector {
 };
 
 /* filter-redirector.c */
-
-/**
- * redirector_id() - The object's id, for messages
- * @nf: filter
- */
-const char *redirector_id(NetFilterState *nf);
 
 /**
  * redirector_hdr_len() - Length of vnet headers in the filter chain, bytes

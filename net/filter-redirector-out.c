@@ -24,13 +24,13 @@ static void count_stall(Redirector *r)
 {
     r->out_stats.stalls += !r->out_stalled;
     r->out_stalled = true;
-    trace_redirector_out_stalled(redirector_id(r->nf));
+    trace_redirector_out_stalled(r->id);
 }
 
 void redirector_refuse(Redirector *r, int err, size_t len)
 {
     r->out_stats.errors++;
-    trace_redirector_refused(redirector_id(r->nf), len, err);
+    trace_redirector_refused(r->id, len, err);
 }
 
 /* Packets that may need their vnet header, to where there is none */
@@ -164,7 +164,7 @@ static unsigned chain_put(Redirector *r, PacketFrame *frames, unsigned n)
         }
         if (!r->nf->netdev->peer) {
             r->out_stats.lost++;
-            trace_redirector_lost(redirector_id(r->nf), f->len);
+            trace_redirector_lost(r->id, f->len);
             continue;
         }
         if (dir != NET_FILTER_DIRECTION_RX) {
@@ -238,7 +238,7 @@ static void chardev_flush(Redirector *r)
     len -= r->tx_sent;
     ret = qemu_chr_fe_write(&r->chr_out, data + r->tx_sent, len);
     failed = ret < 0 && errno != EAGAIN;
-    trace_redirector_chardev_write(redirector_id(r->nf), len, ret);
+    trace_redirector_chardev_write(r->id, len, ret);
     if (ret > 0) {
         chardev_sent(r, ret);
     }
@@ -295,6 +295,19 @@ static unsigned chardev_put(Redirector *r, PacketFrame *frames, unsigned n)
     return i;
 }
 
+/*
+ * The peer has nothing to say, but a connection that is not read from does not
+ * show that the peer has closed it (TCP).
+ */
+static int chardev_can_read(void *opaque)
+{
+    return PACKET_LEN_MAX;
+}
+
+static void chardev_discard(void *opaque, const uint8_t *buf, int size)
+{
+}
+
 static void chardev_event(void *opaque, QEMUChrEvent event)
 {
     Redirector *r = opaque;
@@ -320,9 +333,20 @@ static void inject_close(Redirector *r)
     packet_stream_destroy(&r->pending);
 }
 
+/*
+ * QEMU does not read the TAP of a stopped vhost guest, so that packets can
+ * wait in its queue; from another TAP it takes one that it may not be able to
+ * keep.
+ */
+static bool inject_allowed(Redirector *r)
+{
+    return redirector_vm_runs() ||
+           (r->enable_when_stopped && r->out.nc && get_vhost_net(r->out.nc));
+}
+
 static bool inject_has_room(Redirector *r)
 {
-    return r->inject && redirector_vm_runs() && !r->waiting;
+    return r->inject && inject_allowed(r) && !r->waiting;
 }
 
 static void cut_take(Redirector *r, PacketFrame *f, NetFilterDirection dir)
@@ -427,9 +451,14 @@ bool redirector_has_room(Redirector *r, EndType type)
 
 bool redirector_waits_for_vm(Redirector *r, EndType type)
 {
-    return !redirector_vm_runs() &&
-           (type == END_PACKET ||
-            (type == END_CHAIN && !redirector_input_is_copy(r)));
+    switch (type) {
+    case END_PACKET:
+        return !inject_allowed(r);
+    case END_CHAIN:
+        return !redirector_vm_runs() && !redirector_input_is_copy(r);
+    default:
+        return false;
+    }
 }
 
 unsigned redirector_put(Redirector *r, EndType type, PacketFrame *frames,
@@ -456,7 +485,7 @@ void redirector_queue(Redirector *r, PacketFrame *f)
     if (r->out_type != END_PACKET ||
         !packet_stream_put(&r->pending, hdr, hdr_len, f->iov, f->iovcnt)) {
         r->out_stats.lost++;
-        trace_redirector_lost(redirector_id(r->nf), f->len);
+        trace_redirector_lost(r->id, f->len);
     }
 }
 
@@ -472,8 +501,9 @@ void redirector_out_flush(Redirector *r)
 void redirector_out_start(Redirector *r)
 {
     if (r->out_type == END_CHARDEV) {
-        qemu_chr_fe_set_handlers(&r->chr_out, NULL, NULL, chardev_event, NULL,
-                                 r, NULL, true);
+        qemu_chr_fe_set_handlers(&r->chr_out, chardev_can_read,
+                                 chardev_discard, chardev_event, NULL, r, NULL,
+                                 true);
     }
 }
 

@@ -105,9 +105,6 @@ static FilterRedirectorEndpoint *query_input(Redirector *r)
     } else {
         pstrcpy(ifname, sizeof(ifname), r->in.iface.name);
     }
-    if (r->in_type == END_CHAIN) {
-        stats.packets = r->chain_packets;
-    }
     end = query_end(r->in_type, r->in_name, &stats);
     end->state = input_state(r, state);
     if (r->in_netdev) {
@@ -158,16 +155,14 @@ static FilterRedirectorInfo *query_one(NetFilterState *nf)
     Redirector *r = filter_redirector_get(OBJECT(nf));
     FilterRedirectorInfo *info = g_new0(FilterRedirectorInfo, 1);
 
-    info->id = g_strdup(redirector_id(nf));
+    info->id = g_strdup(object_get_canonical_path_component(OBJECT(nf)));
     info->netdev = g_strdup(nf->netdev_id);
     info->queue = nf->direction;
     info->enable_when_stopped = r->enable_when_stopped;
     if (r->nf) {
         info->input = query_input(r);
         info->output = query_output(r);
-        info->chain_packets =
-            r->in_type == END_CHAIN
-            ? 0 : r->chain_packets;
+        info->chain_packets = r->chain_packets;
     } else {
         info->input = query_plain(nf, "indev");
         info->output = query_plain(nf, "outdev");
@@ -186,8 +181,8 @@ static int collect(Object *obj, void *opaque)
 
 static int compare_ids(const void *a, const void *b)
 {
-    return strcmp(redirector_id(NETFILTER(*(Object **)a)),
-                  redirector_id(NETFILTER(*(Object **)b)));
+    return strcmp(object_get_canonical_path_component(*(Object **)a),
+                  object_get_canonical_path_component(*(Object **)b));
 }
 
 FilterRedirectorInfoList *qmp_query_filter_redirectors(Error **errp)

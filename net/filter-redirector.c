@@ -18,7 +18,7 @@
 #define BUDGET (4 * REDIRECTOR_BATCH)
 #define BUDGET_BYTES (1 * MiB)
 
-const char *redirector_id(NetFilterState *nf)
+static const char *filter_id(NetFilterState *nf)
 {
     return object_get_canonical_path_component(OBJECT(nf)) ?: "";
 }
@@ -74,6 +74,7 @@ void redirector_retry_in(Redirector *r, int ms)
 static void update(Redirector *r)
 {
     bool room = redirector_has_room(r, r->sink);
+    NetFilterIntake intake;
 
     if (room) {
         r->in_stalled = false;
@@ -86,7 +87,11 @@ static void update(Redirector *r)
         qemu_bh_schedule(r->bh);
     }
     redirector_in_update(r);
-    qemu_netfilter_intake_changed(r->nf);
+    intake = redirector_intake(r->nf);
+    if (intake != r->intake) {
+        r->intake = intake;
+        qemu_netfilter_intake_changed(r->nf);
+    }
 }
 
 static void move_input(Redirector *r)
@@ -112,7 +117,7 @@ static void move_input(Redirector *r)
             break;
         }
     }
-    trace_redirector_move(redirector_id(r->nf), packets, bytes);
+    trace_redirector_move(r->id, packets, bytes);
 }
 
 /* An endpoint ends with its netdev, not only with the interface. */
@@ -261,7 +266,7 @@ bool redirector_check(Redirector *r, NetFilterState *nf, const char *indev,
     ERRP_GUARD();
 
     if (!check(r, indev, outdev, errp)) {
-        error_prepend(errp, "filter-redirector '%s': ", redirector_id(nf));
+        error_prepend(errp, "filter-redirector '%s': ", filter_id(nf));
         return false;
     }
     return true;
@@ -422,8 +427,9 @@ void redirector_setup(Redirector *r, NetFilterState *nf, const char *indev,
     ERRP_GUARD();
 
     r->nf = nf;
+    r->id = g_strdup(filter_id(nf));
     if (!open_ends(r, indev, outdev, vnet_hdr, errp)) {
-        error_prepend(errp, "filter-redirector '%s': ", redirector_id(nf));
+        error_prepend(errp, "filter-redirector '%s': ", r->id);
         r->nf = NULL;
         return;
     }
@@ -462,6 +468,7 @@ void redirector_free(Redirector *r)
         stop(r);
     }
     g_free(r->scratch);
+    g_free(r->id);
     g_free(r->in_name);
     g_free(r->out_name);
     g_free(r->in_netdev);
@@ -494,7 +501,7 @@ static bool can_change(Object *obj, const char *name, Error **errp)
 {
     if (NETFILTER(obj)->netdev) {
         error_setg(errp, "filter-redirector '%s': '%s' cannot be changed "
-                   "after creation", redirector_id(NETFILTER(obj)), name);
+                   "after creation", filter_id(NETFILTER(obj)), name);
         return false;
     }
     return true;

@@ -106,7 +106,8 @@ static bool map_ring(PacketCapture *c, uint64_t size, Error **errp)
     if (c->ring == MAP_FAILED) {
         c->ring = NULL;
         error_setg_errno(errp, errno, "cannot map the capture ring of %zu "
-                         "bytes on interface '%s'", c->ring_size, c->iface.name);
+                         "bytes on interface '%s'", c->ring_size,
+                         c->iface.name);
         return false;
     }
     return true;
@@ -196,7 +197,10 @@ static struct tpacket3_hdr *ring_peek(PacketCapture *c, RingCursor *cur)
     return cur->left ? cur->next : NULL;
 }
 
-/* Moves on by one packet. Return: true if that was its block's last one. */
+/*
+ * Moves on by one packet, in a block that is open.
+ * Return: true if that was its last one
+ */
 static bool ring_step(PacketCapture *c, RingCursor *cur)
 {
     if (--cur->left) {
@@ -226,6 +230,7 @@ static void release_one(PacketCapture *c)
 {
     struct tpacket_hdr_v1 *block = ring_block(c, c->cursor.block);
 
+    ring_peek(c, &c->cursor);   /* opens the block if it is a new one */
     if (ring_step(c, &c->cursor)) {
         if (block->block_status & TP_STATUS_LOSING) {
             update_lost(c); /* before its 32 bits can wrap */

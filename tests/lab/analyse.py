@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""Turn a run's files into figures. Runs outside the lab, on what came back.
+
+Words, the same everywhere (per direction):
+  sent        packets the sender's socket took
+  delivered   different packets that arrived, each counted once
+  lost        sent - delivered
+  duplicated  arrivals of a packet that had arrived before
+  reordered   arrivals of a packet after one with a higher number (first arrivals only)
+  gap         time between one arrival and the next
+  latency     from sending to the first arrival, on the lab's clock
+"""
+
+import csv
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MS = 1_000_000
+
+
+@dataclass
+class Arrival:
+    number: int
+    sent_ns: int
+    arrived_ns: int
+    damaged: bool
+
+
+def read_csv(path: Path) -> list[Arrival]:
+    with path.open() as file:
+        return [Arrival(int(row["number"]), int(row["sent_ns"]), int(row["arrived_ns"]),
+                        row["damaged"] != "0") for row in csv.DictReader(file)]
+
+
+@dataclass
+class Segment:
+    """A stretch during which the guest's clock runs steadily: it stands still while moved."""
+    guest_start_ns: int
+    offset_ns: int      # add to guest time to get the lab's
+
+
+class GuestClock:
+    """Maps the guest's clock to the lab's.
+
+    The guest's clock stops when the guest does, so every migration moves the offset. Within a
+    segment it is found as NTP does: the quickest packet of each direction is taken to have needed
+    the same time. Good to about the half of the quickest round trip (some ms in an emulated lab).
+    """
+
+    def __init__(self, to_guest: list[Arrival], from_guest: list[Arrival],
+                 moves: list[tuple[int, int]]) -> None:
+        self._segments: list[Segment] = []
+        guest_start = 0
+        for index in range(len(moves) + 1):
+            lab_start = moves[index - 1][1] if index else 0
+            lab_end = moves[index][0] if index < len(moves) else 1 << 63
+            # Packets that began and ended their way within the segment, by the client's clock.
+            forth = [a.arrived_ns - a.sent_ns for a in to_guest
+                     if lab_start < a.sent_ns < lab_end and a.arrived_ns >= guest_start]
+            back = [a.sent_ns - a.arrived_ns for a in from_guest
+                    if lab_start < a.arrived_ns < lab_end and a.sent_ns >= guest_start]
+            if forth and back:
+                offset = -(min(forth) + max(back)) // 2
+            else:
+                offset = self._segments[-1].offset_ns if self._segments else 0
+            self._segments.append(Segment(guest_start, offset))
+            guest_start = lab_end - offset
+
+    def lab_ns(self, guest_ns: int) -> int:
+        for segment in reversed(self._segments):
+            if guest_ns >= segment.guest_start_ns:
+                return guest_ns + segment.offset_ns
+        return guest_ns
+
+
+def percentile(values: list[float], percent: float) -> float | None:
+    if not values:
+        return None
+    return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
+
+
+def figures(sent: list[Arrival], arrivals: list[Arrival]) -> dict[str, Any]:
+    """The counts and times of one direction; `arrivals` in the order they came."""
+    seen: set[int] = set()
+    duplicated = reordered = 0
+    highest = -1
+    latencies = []
+    for arrival in arrivals:
+        if arrival.number in seen:
+            duplicated += 1
+            continue
+        seen.add(arrival.number)
+        reordered += arrival.number < highest
+        highest = max(highest, arrival.number)
+        latencies.append((arrival.arrived_ns - arrival.sent_ns) / MS)
+    times = sorted(arrival.arrived_ns for arrival in arrivals)
+    gaps = [(later - earlier, earlier) for earlier, later in zip(times, times[1:])]
+    longest, at = max(gaps, default=(0, 0))
+    missing = [packet.number for packet in sent if packet.number not in seen]
+    return {
+        "sent": len(sent), "delivered": len(seen), "lost": len(missing),
+        "duplicated": duplicated, "reordered": reordered,
+        "damaged": sum(arrival.damaged for arrival in arrivals),
+        "longest_gap_ms": round(longest / MS, 1), "longest_gap_at_ns": at,
+        "latency_ms": {f"p{p}": round(value, 2) for p in (50, 90, 99, 100)
+                       if (value := percentile(latencies, p)) is not None},
+        "lost_numbers": ranges(missing),
+    }
+
+
+def ranges(numbers: list[int]) -> list[list[int]]:
+    """[1, 2, 3, 7] as [[1, 3], [7, 7]]."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return found
+
+
+def moves_of(record: dict[str, Any]) -> list[tuple[int, int]]:
+    """For each time the guest stood still: when it stopped and when it went on (lab time)."""
+    moves: list[tuple[int, int]] = []
+    stopped = None
+    for event in record["events"]:
+        if event["event"] == "STOP" and stopped is None:
+            stopped = event["ns"]
+        elif event["event"] == "RESUME" and stopped is not None:
+            moves.append((stopped, event["ns"]))
+            stopped = None
+    return moves
+
+
+def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Figures of both directions, all times on the lab's clock; writes arrivals.csv as well."""
+    to_sent, to_arrived = (read_csv(folder / f"to-guest.{name}.csv")
+                           for name in ("sent", "arrived"))
+    from_sent, from_arrived = (read_csv(folder / f"from-guest.{name}.csv")
+                               for name in ("sent", "arrived"))
+    moves = moves_of(record)
+    clock = GuestClock(to_arrived, from_arrived, moves)
+    for arrival in to_arrived:
+        arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
+    for packet in from_sent + from_arrived:
+        packet.sent_ns = clock.lab_ns(packet.sent_ns)
+    with (folder / "to-guest.aligned.csv").open("w") as out:
+        out.write("number,sent_ns,arrived_ns\n")
+        out.writelines(f"{a.number},{a.sent_ns},{a.arrived_ns}\n" for a in to_arrived)
+    to_guest = figures(to_sent, to_arrived)
+    times = {packet.number: packet.sent_ns for packet in to_sent}
+    to_guest["lost_sent_ns"] = [[times[first], times[last]]
+                                for first, last in to_guest["lost_numbers"]]
+    # The guest is what migrates, so the figures at the top are the ones towards it.
+    keys = ("sent", "delivered", "lost", "duplicated", "reordered", "damaged", "longest_gap_ms")
+    return {**{key: to_guest[key] for key in keys},
+            "downtime_ms": round(max((end - start for start, end in moves), default=0) / MS, 1),
+            "moves": moves, "to_guest": to_guest, "from_guest": figures(from_sent, from_arrived)}
+
+
+def judge(scenario: Path, folder: Path) -> dict[str, Any]:
+    """The result of a run, with the scenario's own checks."""
+    record = json.loads((folder / "record.json").read_text())
+    result: dict[str, Any] = {key: record[key] for key in ("scenario", "parameters", "notes")}
+    result["rate"] = record["parameters"]["rate"]
+    error = record["notes"].get("error")
+    if (folder / "to-guest.arrived.csv").exists():
+        result.update(traffic_result(folder, record))
+    if error:
+        result["checks"] = [(f"ran to its end: {error}", False)]
+        return result
+    spec = importlib.util.spec_from_file_location("scenario", scenario)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    result["folder"] = str(folder)
+    result["checks"] = [("ran to its end", True), *module.judge(result)]
+    return result
+
+
+def one_line(result: dict[str, Any]) -> str:
+    if "sent" not in result:
+        return "no traffic"
+    return (f"sent {result['sent']}, delivered {result['delivered']}, lost {result['lost']}, "
+            f"duplicated {result['duplicated']}, reordered {result['reordered']}, "
+            f"longest gap {result['longest_gap_ms']} ms, downtime {result['downtime_ms']} ms")
+
+
+def report(result: dict[str, Any]) -> str:
+    lines = [f"{result['scenario']} at {result['rate']} packets/s: {one_line(result)}"]
+    if "sent" in result:
+        for title, key in (("to the guest", "to_guest"), ("from the guest", "from_guest")):
+            side = result[key]
+            latency = ", ".join(f"{name} {value}" for name, value in side["latency_ms"].items())
+            lines.append(f"  {title}: sent {side['sent']}, lost {side['lost']}, "
+                         f"duplicated {side['duplicated']}, reordered {side['reordered']}, "
+                         f"latency in ms: {latency}")
+    lines += [f"  {'ok    ' if good else 'NOT OK'} {text}" for text, good in result["checks"]]
+    return "\n".join(lines)

@@ -1,0 +1,333 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""The vhost-net lab: a virtual host with real vhost-net, in which scenarios run.
+
+  lab.py list                         scenarios, one a line
+  lab.py run SCENARIO [name=value..]  run one; its files go to BUILD/lab/SCENARIO
+  lab.py shell                        a prompt inside
+  lab.py image                        only make what the lab boots
+  lab.py check                        the scenarios of "make check", TAP output
+
+Options: --build DIR (default build), --qemu FILE (default BUILD/qemu-system-x86_64).
+"""
+
+import argparse
+import ast
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import analyse
+from cpio import Archive
+from image import HERE, Image, LabError, say
+
+SCENARIOS = HERE / "scenarios"
+MEMORY_MIB = 1536
+RESULT_DISK_BYTES = 1 << 30     # sparse
+BOOT_LIMIT_S = 90               # until the lab's first line
+TIME_LIMIT_S = 300              # of a whole run, unless the scenario sets its own
+KVM_PROBE_S = 10
+CONSOLE_TAIL = 40
+
+# What every scenario can be given; a scenario's own PARAMETERS come on top.
+PARAMETERS: dict[str, Any] = {
+    "rate": 200,        # packets a second to the guest
+    "back": 50,         # packets a second from the guest
+    "size": 200,        # bytes of UDP payload
+    "queue": 1000,      # txqueuelen of the TAPs; 1000 is the kernel's default
+    "before": 3.0,      # seconds of traffic before the scenario acts
+    "after": 6.0,       # seconds of traffic after it acted
+    "vhost": True,      # off only to see the checks fail
+}
+CHECKED = ("capture", "inject", "migrate-stock", "migrate-handover", "migrate-capture")
+
+
+def scenario_names() -> list[str]:
+    return sorted(path.stem for path in SCENARIOS.glob("*.py"))
+
+
+def scenario_path(name: str) -> Path:
+    if name not in scenario_names():
+        raise LabError(f"no scenario '{name}'; there are: {', '.join(scenario_names())}")
+    return SCENARIOS / f"{name}.py"
+
+
+def scenario_constants(name: str) -> dict[str, Any]:
+    """The docstring and upper-case constants of a scenario, without running it."""
+    tree = ast.parse(scenario_path(name).read_text())
+    found: dict[str, Any] = {"__doc__": ast.get_docstring(tree) or ""}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) \
+                and node.targets[0].id.isupper():
+            found[node.targets[0].id] = ast.literal_eval(node.value)
+    return found
+
+
+def parameters_of(name: str, given: list[str]) -> dict[str, Any]:
+    """Defaults, the scenario's own, then what the user gave as name=value."""
+    values = {**PARAMETERS, **scenario_constants(name).get("PARAMETERS", {})}
+    for item in given:
+        key, _, text = item.partition("=")
+        if key not in values:
+            raise LabError(f"'{item}': {name} has no parameter '{key}'; it has: "
+                           f"{', '.join(sorted(values))}")
+        values[key] = parse_value(item, text, values[key])
+    return values
+
+
+def parse_value(item: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text not in ("on", "off"):
+            raise LabError(f"'{item}': give on or off")
+        return text == "on"
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise LabError(f"'{item}': not a {type(default).__name__}") from None
+
+
+class Host:
+    """Boots the lab: one QEMU process, a console, a time limit."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+
+    def command(self, initrd: Path, disk: Path | None, accel: str, extra: str = "") -> list[str]:
+        cpu = "host" if accel == "kvm" else "max,la57=off"
+        thread = ",thread=multi" if accel == "tcg" else ""
+        command = [str(self.image.qemu), "-L", str(self.image.firmware),
+                   "-machine", "q35,hpet=off,vmport=off",
+                   "-accel", accel + thread, "-cpu", cpu,
+                   "-smp", str(min(4, max(2, os.cpu_count() or 2))), "-m", str(MEMORY_MIB),
+                   "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                   "-serial", "stdio", "-kernel", str(self.image.kernel), "-initrd", str(initrd),
+                   "-append", "console=ttyS0 quiet panic=-1 mitigations=off audit=0 "
+                              "nowatchdog " + extra]
+        if disk:
+            command += ["-drive", f"file={disk},if=none,id=results,format=raw,cache=unsafe",
+                        "-device", "virtio-blk-pci,drive=results"]
+        # If this process is killed outright, the kernel takes the lab with it.
+        if shutil.which("setpriv"):
+            command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
+        return command
+
+    def accel(self) -> str:
+        """kvm only after it has booted something: /dev/kvm may exist and hang."""
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            return "tcg"
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        answer = self.image.folder / f"kvm-probe-{boot_id}"
+        if not answer.exists():
+            for old in self.image.folder.glob("kvm-probe-*"):
+                old.unlink()
+            works = self._kvm_boots()
+            say("KVM works" if works else
+                f"/dev/kvm booted nothing within {KVM_PROBE_S} s: emulating instead (slower)")
+            answer.write_text("kvm" if works else "tcg")
+        return answer.read_text()
+
+    def _kvm_boots(self) -> bool:
+        seen: list[str] = []
+
+        def saved(line: str) -> bool:
+            seen.append(line)
+            return "traffic: peer ready" in line
+
+        self._watch(self.command(self.image.guest_initrd, None, "kvm"), KVM_PROBE_S, saved)
+        return bool(seen) and "traffic: peer ready" in seen[-1]
+
+    @staticmethod
+    def _watch(command: list[str], limit_s: float, line_seen: Any) -> bool:
+        """Runs QEMU, hands each console line on; ends when line_seen() says so, the process ends,
+        or the time is over. False in the last case. The process is gone afterwards."""
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT)
+        assert process.stdout
+        descriptor = process.stdout.fileno()
+        end = time.monotonic() + limit_s
+        rest = b""
+        try:
+            while (left := end - time.monotonic()) > 0:
+                if not select.select([descriptor], [], [], left)[0]:
+                    break
+                data = os.read(descriptor, 65536)
+                if not data:
+                    return True
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    if line_seen(line.decode(errors="replace").rstrip("\r")):
+                        return True
+            return False
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+    def run(self, initrd: Path, disk: Path, console: Path, limit_s: float) -> str:
+        """Boots the lab and shows its progress; returns "" or what went wrong."""
+        started = time.monotonic()
+        done = False
+        accel = self.accel()
+        with console.open("w") as log:
+            def line_seen(line: str) -> bool:
+                nonlocal done
+                log.write(line + "\n")
+                log.flush()
+                if line.startswith("lab: "):
+                    print(f"[{time.monotonic() - started:5.1f} s] {line[5:]}", flush=True)
+                    done = line == "lab: done"
+                return False
+
+            in_time = self._watch(self.command(initrd, disk, accel), limit_s, line_seen)
+        if done:
+            return ""
+        return "the lab died" if in_time else f"the lab did not end within {limit_s:.0f} s"
+
+
+def overlay(image: Image, target: Path, scenario: str, parameters: dict[str, Any]) -> None:
+    """The lab's initramfs for one run: the base, then our scripts, which change often."""
+    with target.open("wb") as out:
+        with image.base.open("rb") as base:
+            shutil.copyfileobj(base, out, 1 << 20)
+        archive = Archive(out)
+        archive.tree(HERE / "inside", "lab", frozenset({"__pycache__"}))
+        archive.tree(SCENARIOS, "lab/scenarios", frozenset({"__pycache__"}))
+        archive.data("lab/parameters.json", json.dumps(parameters).encode())
+        archive.data("lab/scenario" if scenario else "lab/shell", scenario.encode())
+        archive.close()
+
+
+def fetch(disk: Path, folder: Path) -> None:
+    """Unpacks the tar the lab left on its result disk."""
+    with tarfile.open(disk, "r:") as tar:
+        for member in tar:
+            name = os.path.normpath(member.name)
+            if member.isfile() and not name.startswith(("/", "..")):
+                source = tar.extractfile(member)
+                assert source
+                with (folder / name).open("wb") as out:
+                    shutil.copyfileobj(source, out)
+
+
+def tail(path: Path) -> str:
+    return "\n".join(path.read_text().splitlines()[-CONSOLE_TAIL:])
+
+
+def run_scenario(image: Image, name: str, given: list[str], folder: Path) -> dict[str, Any]:
+    """Runs a scenario and judges it; the result is also in folder/result.json."""
+    parameters = parameters_of(name, given)
+    limit = scenario_constants(name).get("TIME_LIMIT_S", TIME_LIMIT_S)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    initrd, disk, console = folder / "initrd", folder / "results.raw", folder / "console.log"
+    try:
+        overlay(image, initrd, name, parameters)
+        with disk.open("wb") as file:
+            file.truncate(RESULT_DISK_BYTES)
+        say(f"{name}: booting the lab")
+        problem = Host(image).run(initrd, disk, console, limit)
+        if problem:
+            raise LabError(f"{name}: {problem}; the end of its console ({console}):\n"
+                           + tail(console))
+        fetch(disk, folder)
+    finally:
+        initrd.unlink(missing_ok=True)
+        disk.unlink(missing_ok=True)
+    result = analyse.judge(scenario_path(name), folder)
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def shell(image: Image, folder: Path) -> int:
+    """A prompt inside, on this terminal. Its end is the user's to choose: no time limit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    initrd, disk = folder / "initrd", folder / "results.raw"
+    overlay(image, initrd, "", dict(PARAMETERS))
+    with disk.open("wb") as file:
+        file.truncate(RESULT_DISK_BYTES)
+    host = Host(image)
+    try:
+        command = host.command(initrd, disk, host.accel())
+        command[command.index("stdio")] = "mon:stdio"
+        say("'exit' ends the lab; Ctrl-A X kills it")
+        return subprocess.run(command, check=False).returncode
+    finally:
+        initrd.unlink(missing_ok=True)
+        disk.unlink(missing_ok=True)
+
+
+def check(image: Image, build: Path, given: list[str]) -> int:
+    """The scenarios of "make check", as TAP."""
+    print(f"1..{len(CHECKED)}", flush=True)
+    failed = 0
+    for number, name in enumerate(CHECKED, 1):
+        try:
+            result = run_scenario(image, name, given, build / "lab" / name)
+            problems = [text for text, good in result["checks"] if not good]
+            summary = analyse.one_line(result)
+        except LabError as error:
+            problems, summary = str(error).splitlines(), ""
+        failed += bool(problems)
+        print(f"{'not ok' if problems else 'ok'} {number} - {name}: {summary}", flush=True)
+        for problem in problems:
+            print(f"#   {problem}", flush=True)
+    return 1 if failed else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, default=Path("build"))
+    parser.add_argument("--qemu", type=Path)
+    parser.add_argument("action", choices=("list", "run", "shell", "image", "check"))
+    parser.add_argument("rest", nargs="*")
+    return parser.parse_args()
+
+
+def act(args: argparse.Namespace) -> int:
+    if args.action == "list":
+        for name in scenario_names():
+            print(f"{name:18} {scenario_constants(name)['__doc__'].splitlines()[0]}")
+        return 0
+    if args.action == "run":
+        if not args.rest:
+            raise LabError("which scenario? make lab SCENARIO=name; there are: "
+                           + ", ".join(scenario_names()))
+        parameters_of(args.rest[0], args.rest[1:])      # before minutes of making the image
+    image = Image(args.build / "lab", args.qemu or args.build / "qemu-system-x86_64")
+    image.make()
+    if args.action == "run":
+        name = args.rest[0]
+        result = run_scenario(image, name, args.rest[1:], args.build / "lab" / name)
+        print(analyse.report(result))
+        return 0 if all(good for _, good in result["checks"]) else 1
+    if args.action == "shell":
+        return shell(image, args.build / "lab" / "shell")
+    if args.action == "check":
+        return check(image, args.build, args.rest)
+    return 0
+
+
+def main() -> int:
+    # Termination unwinds like an interrupt, so that the lab's process is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return act(arguments())
+    except LabError as error:
+        print(f"lab: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

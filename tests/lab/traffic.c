@@ -1,0 +1,631 @@
+/*
+ * Lab traffic: numbered, time-stamped UDP packets in both directions
+ *
+ * One program, three roles:
+ *
+ *   traffic peer PORT
+ *       In the guest. Records every numbered packet that reaches UDP port PORT, sends such packets
+ *       itself when told to, and takes orders on TCP port PORT, one to a connection:
+ *           start UDPPORT RATE SIZE\n   send to the asker's UDPPORT until told to stop
+ *           stop\n                      stop sending
+ *           dump\n                      answer with what was sent and what arrived
+ *           sink\n                      read and throw away until the asker closes
+ *           source BYTES\n              answer with so many bytes
+ *   traffic run HOST PORT RATE BACK SIZE DIR
+ *       In the client. Sends RATE packets a second and has the peer send BACK, until SIGTERM; waits
+ *       for the stragglers, fetches the peer's records and writes four files into DIR:
+ *           to-guest.sent.csv  to-guest.arrived.csv  from-guest.sent.csv  from-guest.arrived.csv
+ *       SIZE is the UDP payload in bytes. BACK 0: the peer sends nothing.
+ *   traffic bulk HOST PORT BYTES
+ *       In the client. Sends BYTES over TCP to the peer's sink, then reads as many from its source.
+ *
+ * Times are CLOCK_REALTIME in nanoseconds, of the side that took them: the two sides' clocks are not
+ * the same, whoever reads the files has to align them. An arrival is stamped by the kernel when the
+ * packet reaches the receiving side's network stack, not when this program wakes up.
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAGIC           0x4c414254u     /* "TBAL": lab traffic */
+#define MAX_PAYLOAD     65000
+#define MAX_RATE        1000000
+#define NS_PER_S        1000000000ULL
+#define BATCH           16
+
+/*
+ * The peer looks every PEER_NAP_NS instead of being woken by each packet: the kernel has stamped the
+ * arrivals, and a wake-up is what costs most in a guest whose processor is emulated (twice).
+ */
+#define PEER_NAP_NS     20000000
+
+
+#define RECEIVE_BUFFER  (32 * 1024 * 1024)
+
+/* After "stop", stragglers are awaited until QUIET_MS pass without one, STRAGGLER_MS at most. */
+#define QUIET_MS        1500
+#define STRAGGLER_MS    20000
+#define CONTROL_TIMEOUT_S 60
+
+/* Start of each packet's payload, little endian; the rest is pattern_of() the number. */
+typedef struct {
+    uint32_t magic;
+    uint32_t size;              /* of the whole payload */
+    uint64_t number;            /* 0, 1, 2, ... in each direction */
+    uint64_t sent_ns;
+} Stamp;
+
+typedef struct {
+    uint64_t number;
+    uint64_t sent_ns;
+    uint64_t arrived_ns;        /* 0 in the log of what was sent */
+    uint64_t damaged;           /* 1: the payload is not what was sent */
+} Record;
+
+typedef struct {
+    Record *records;
+    size_t count;
+    size_t room;
+} Log;
+
+typedef struct {
+    bool on;
+    struct sockaddr_in to;
+    unsigned rate;
+    unsigned size;
+    uint64_t start_ns;          /* CLOCK_MONOTONIC */
+    uint64_t number;            /* next to send */
+    Log sent;
+} Sender;
+
+static volatile sig_atomic_t stopping;
+
+static void __attribute__((noreturn, format(printf, 1, 2)))
+die(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    fputs("traffic: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    exit(1);
+}
+
+static uint64_t now_ns(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+static unsigned parse_number(const char *what, const char *text, unsigned min, unsigned max)
+{
+    char *end;
+    unsigned long value;
+
+    errno = 0;
+    value = strtoul(text, &end, 10);
+    if (errno || end == text || *end || value < min || value > max) {
+        die("%s '%s' is not a number from %u to %u", what, text, min, max);
+    }
+    return value;
+}
+
+/* ---- logs ---- */
+
+static void log_add(Log *log, Record record)
+{
+    if (log->count == log->room) {
+        log->room = log->room ? log->room * 2 : 4096;
+        log->records = realloc(log->records, log->room * sizeof(Record));
+        if (!log->records) {
+            die("out of memory for %zu records", log->room);
+        }
+    }
+    log->records[log->count++] = record;
+}
+
+static void log_write_csv(const Log *log, const char *dir, const char *name)
+{
+    char path[4096];
+    FILE *file;
+
+    snprintf(path, sizeof(path), "%s/%s.csv", dir, name);
+    file = fopen(path, "w");
+    if (!file) {
+        die("%s: %s", path, strerror(errno));
+    }
+    fputs("number,sent_ns,arrived_ns,damaged\n", file);
+    for (size_t i = 0; i < log->count; i++) {
+        const Record *r = &log->records[i];
+
+        fprintf(file, "%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n",
+                r->number, r->sent_ns, r->arrived_ns, r->damaged);
+    }
+    if (fclose(file)) {
+        die("%s: %s", path, strerror(errno));
+    }
+}
+
+/* ---- packets ---- */
+
+/*
+ * What follows the stamp: a cut from one endless pattern, at a place that depends on the number, so
+ * that a mixed-up or shifted payload shows. A table, because the guest's processor is slow.
+ */
+#define PATTERN_PERIOD  251
+
+static uint8_t pattern[MAX_PAYLOAD + PATTERN_PERIOD];
+
+static void make_pattern(void)
+{
+    for (unsigned i = 0; i < sizeof(pattern); i++) {
+        pattern[i] = (uint8_t)(i % PATTERN_PERIOD);
+    }
+}
+
+static const uint8_t *pattern_of(uint64_t number)
+{
+    return pattern + number % PATTERN_PERIOD;
+}
+
+static void sender_send_one(Sender *s, int fd)
+{
+    static uint8_t payload[MAX_PAYLOAD];
+    Stamp stamp = {
+        .magic = MAGIC,
+        .size = s->size,
+        .number = s->number,
+        .sent_ns = now_ns(CLOCK_REALTIME),
+    };
+
+    memcpy(payload, &stamp, sizeof(stamp));
+    memcpy(payload + sizeof(stamp), pattern_of(s->number), s->size - sizeof(stamp));
+    if (sendto(fd, payload, s->size, MSG_DONTWAIT, (struct sockaddr *)&s->to,
+               sizeof(s->to)) < 0) {
+        /* Not sent, so not counted: the same number is tried again when poll comes round. */
+        return;
+    }
+    log_add(&s->sent, (Record) { .number = s->number, .sent_ns = stamp.sent_ns });
+    s->number++;
+}
+
+/* Sends what is due; returns the nanoseconds until the next packet is. */
+static uint64_t sender_work(Sender *s, int fd)
+{
+    uint64_t now = now_ns(CLOCK_MONOTONIC);
+    uint64_t due = s->start_ns + s->number * NS_PER_S / s->rate;
+
+    if (now >= due) {
+        sender_send_one(s, fd);
+        due = s->start_ns + s->number * NS_PER_S / s->rate;
+        now = now_ns(CLOCK_MONOTONIC);
+    }
+    return due > now ? due - now : 0;
+}
+
+static uint64_t kernel_stamp(struct msghdr *msg)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
+            struct timespec t;
+
+            memcpy(&t, CMSG_DATA(c), sizeof(t));
+            return t.tv_sec * NS_PER_S + t.tv_nsec;
+        }
+    }
+    return now_ns(CLOCK_REALTIME);
+}
+
+static void log_packet(Log *arrived, const uint8_t *payload, size_t size, struct msghdr *msg)
+{
+    Stamp stamp;
+
+    if (size < sizeof(stamp)) {
+        return;     /* not ours */
+    }
+    memcpy(&stamp, payload, sizeof(stamp));
+    if (stamp.magic != MAGIC) {
+        return;
+    }
+    log_add(arrived, (Record) {
+        .number = stamp.number,
+        .sent_ns = stamp.sent_ns,
+        .arrived_ns = kernel_stamp(msg),
+        .damaged = stamp.size != size || size > MAX_PAYLOAD ||
+                   memcmp(payload + sizeof(stamp), pattern_of(stamp.number),
+                          size - sizeof(stamp)),
+    });
+}
+
+/* Takes up to BATCH packets that wait; returns how many it took. */
+static int receive_batch(int fd, Log *arrived)
+{
+    static uint8_t payloads[BATCH][MAX_PAYLOAD + 1];
+    static uint8_t controls[BATCH][128];
+    struct iovec iovs[BATCH];
+    struct mmsghdr msgs[BATCH];
+    int count;
+
+    for (int i = 0; i < BATCH; i++) {
+        iovs[i] = (struct iovec) { payloads[i], sizeof(payloads[i]) };
+        msgs[i].msg_hdr = (struct msghdr) {
+            .msg_iov = &iovs[i], .msg_iovlen = 1,
+            .msg_control = controls[i], .msg_controllen = sizeof(controls[i]),
+        };
+    }
+    count = recvmmsg(fd, msgs, BATCH, MSG_DONTWAIT, NULL);
+    for (int i = 0; i < count; i++) {
+        log_packet(arrived, payloads[i], msgs[i].msg_len, &msgs[i].msg_hdr);
+    }
+    return count > 0 ? count : 0;
+}
+
+static int open_udp(unsigned port)
+{
+    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int on = 1, room = RECEIVE_BUFFER;
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+        die("UDP port %u: %s", port, strerror(errno));
+    }
+    setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
+    /* The receiver must not be what loses packets: a backlog of seconds has to fit. */
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0) {
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+    }
+    return fd;
+}
+
+/* ---- TCP orders ---- */
+
+static void write_all(int fd, const void *data, size_t size)
+{
+    while (size) {
+        ssize_t n = send(fd, data, size, MSG_NOSIGNAL);
+
+        if (n <= 0) {
+            die("TCP connection broke while writing: %s", strerror(errno));
+        }
+        data = (const char *)data + n;
+        size -= n;
+    }
+}
+
+static void read_all(int fd, void *data, size_t size)
+{
+    while (size) {
+        ssize_t n = recv(fd, data, size, 0);
+
+        if (n <= 0) {
+            die("TCP connection broke while reading: %s", n ? strerror(errno) : "closed");
+        }
+        data = (char *)data + n;
+        size -= n;
+    }
+}
+
+static int connect_tcp(const char *host, unsigned port)
+{
+    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+    struct timeval limit = { .tv_sec = CONTROL_TIMEOUT_S };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (inet_pton(AF_INET, host, &addr.sin_addr) != 1) {
+        die("'%s' is not an IPv4 address", host);
+    }
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+        die("%s port %u: %s", host, port, strerror(errno));
+    }
+    return fd;
+}
+
+static void send_log(int fd, const Log *log)
+{
+    uint64_t count = log->count;
+
+    write_all(fd, &count, sizeof(count));
+    write_all(fd, log->records, log->count * sizeof(Record));
+}
+
+static void receive_log(int fd, Log *log)
+{
+    uint64_t count;
+
+    read_all(fd, &count, sizeof(count));
+    log->count = log->room = count;
+    log->records = malloc(count * sizeof(Record) + 1);
+    if (!log->records) {
+        die("out of memory for %" PRIu64 " records", count);
+    }
+    read_all(fd, log->records, count * sizeof(Record));
+}
+
+static void discard_all(int fd)
+{
+    static char buffer[65536];
+
+    while (recv(fd, buffer, sizeof(buffer), 0) > 0) {
+    }
+}
+
+static void send_bytes(int fd, unsigned long bytes)
+{
+    static char buffer[65536];
+
+    while (bytes) {
+        size_t n = bytes < sizeof(buffer) ? bytes : sizeof(buffer);
+
+        write_all(fd, buffer, n);
+        bytes -= n;
+    }
+}
+
+/* ---- peer ---- */
+
+/* Answers in a child: a transfer must not keep the peer from its packets, nor break it with it. */
+static bool peer_answers_in_child(const char *order)
+{
+    return !strcmp(order, "dump\n") || !strcmp(order, "sink\n") ||
+           !strncmp(order, "source ", 7);
+}
+
+static void peer_answer(int fd, const char *order, const Sender *sender, const Log *arrived)
+{
+    unsigned long bytes;
+
+    if (!strcmp(order, "dump\n")) {
+        send_log(fd, &sender->sent);
+        send_log(fd, arrived);
+    } else if (!strcmp(order, "sink\n")) {
+        discard_all(fd);
+    } else if (sscanf(order, "source %lu", &bytes) == 1) {
+        send_bytes(fd, bytes);
+    }
+}
+
+static void peer_obey(int fd, const struct sockaddr_in *asker, Sender *sender, const Log *arrived)
+{
+    char order[128] = "";
+    unsigned port, rate, size;
+    ssize_t n = 0;
+
+    while (n < (ssize_t)sizeof(order) - 1 && !strchr(order, '\n')) {
+        ssize_t got = recv(fd, order + n, 1, 0);
+
+        if (got <= 0) {
+            return;
+        }
+        n += got;
+    }
+    if (sscanf(order, "start %u %u %u", &port, &rate, &size) == 3 && rate) {
+        sender->to = *asker;
+        sender->to.sin_port = htons(port);
+        sender->rate = rate;
+        sender->size = size;
+        sender->start_ns = now_ns(CLOCK_MONOTONIC);
+        sender->on = true;
+        write_all(fd, "ok\n", 3);
+    } else if (!strcmp(order, "stop\n")) {
+        sender->on = false;
+        write_all(fd, "ok\n", 3);
+    } else if (peer_answers_in_child(order) && fork() == 0) {
+        peer_answer(fd, order, sender, arrived);
+        _exit(0);
+    }
+}
+
+static int listen_tcp(unsigned port)
+{
+    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int on = 1;
+
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 8) < 0) {
+        die("TCP port %u: %s", port, strerror(errno));
+    }
+    return fd;
+}
+
+static void peer_accept(int listener, Sender *sender, const Log *arrived)
+{
+    struct sockaddr_in asker;
+    socklen_t length = sizeof(asker);
+    struct timeval limit = { .tv_sec = 1 };
+    int fd = accept4(listener, (struct sockaddr *)&asker, &length, SOCK_CLOEXEC);
+
+    if (fd >= 0) {
+        /* An asker that says nothing must not hold up the packets. */
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+        peer_obey(fd, &asker, sender, arrived);
+        close(fd);
+    }
+}
+
+static int peer_main(unsigned port)
+{
+    Sender sender = { 0 };
+    Log arrived = { 0 };
+    int udp = open_udp(port);
+    int listener = listen_tcp(port);
+
+    signal(SIGCHLD, SIG_IGN);
+    puts("traffic: peer ready");
+    fflush(stdout);
+    for (;;) {
+        uint64_t wait = sender.on ? sender_work(&sender, udp) : PEER_NAP_NS;
+        struct timespec nap = { 0, wait < PEER_NAP_NS ? wait : PEER_NAP_NS };
+
+        nanosleep(&nap, NULL);
+        while (receive_batch(udp, &arrived) == BATCH) {
+        }
+        peer_accept(listener, &sender, &arrived);
+    }
+}
+
+/* ---- client ---- */
+
+static void order_stop(int sig)
+{
+    (void)sig;
+    stopping = 1;
+}
+
+static void order_peer(const char *host, unsigned port, const char *format, ...)
+{
+    int fd = connect_tcp(host, port);
+    char text[128], answer[3];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    write_all(fd, text, strlen(text));
+    read_all(fd, answer, sizeof(answer));
+    close(fd);
+}
+
+static void await_stragglers(int fd, Log *arrived)
+{
+    struct pollfd pfd = { .fd = fd, .events = POLLIN };
+    uint64_t end = now_ns(CLOCK_MONOTONIC) + STRAGGLER_MS * 1000000ULL;
+
+    while (now_ns(CLOCK_MONOTONIC) < end && poll(&pfd, 1, QUIET_MS) > 0) {
+        receive_batch(fd, arrived);
+    }
+}
+
+static void client_loop(int fd, Sender *sender, Log *arrived)
+{
+    struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+    while (!stopping) {
+        uint64_t wait = sender_work(sender, fd);
+        struct timespec limit = { wait / NS_PER_S, wait % NS_PER_S };
+
+        if (ppoll(&pfd, 1, &limit, NULL) > 0) {
+            receive_batch(fd, arrived);
+        }
+    }
+}
+
+static void client_fetch(const char *host, unsigned port, const char *dir)
+{
+    Log sent, arrived;
+    int fd = connect_tcp(host, port);
+
+    write_all(fd, "dump\n", 5);
+    receive_log(fd, &sent);
+    receive_log(fd, &arrived);
+    close(fd);
+    log_write_csv(&sent, dir, "from-guest.sent");
+    log_write_csv(&arrived, dir, "to-guest.arrived");
+    printf("traffic: to-guest arrived %zu, from-guest sent %zu\n", arrived.count, sent.count);
+}
+
+static int run_main(const char *host, unsigned port, unsigned rate, unsigned back, unsigned size,
+                    const char *dir)
+{
+    struct sigaction stop = { .sa_handler = order_stop };
+    Sender sender = { .on = true, .rate = rate, .size = size };
+    Log arrived = { 0 };
+    int fd = open_udp(port);
+
+    sender.to = (struct sockaddr_in) { .sin_family = AF_INET, .sin_port = htons(port) };
+    inet_pton(AF_INET, host, &sender.to.sin_addr);
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+
+    if (back) {
+        order_peer(host, port, "start %u %u %u\n", port, back, size);
+    }
+    sender.start_ns = now_ns(CLOCK_MONOTONIC);
+    puts("traffic: running");
+    fflush(stdout);
+    client_loop(fd, &sender, &arrived);
+
+    order_peer(host, port, "stop\n");
+    await_stragglers(fd, &arrived);
+    log_write_csv(&sender.sent, dir, "to-guest.sent");
+    log_write_csv(&arrived, dir, "from-guest.arrived");
+    printf("traffic: to-guest sent %zu, from-guest arrived %zu\n",
+           sender.sent.count, arrived.count);
+    client_fetch(host, port, dir);
+    return 0;
+}
+
+static int bulk_main(const char *host, unsigned port, unsigned bytes)
+{
+    static char buffer[65536];
+    char order[64];
+    unsigned got = 0;
+    ssize_t n;
+    int fd = connect_tcp(host, port);
+
+    write_all(fd, "sink\n", 5);
+    send_bytes(fd, bytes);
+    shutdown(fd, SHUT_WR);
+    /* The peer closes after the last byte: until then the transfer is not over. */
+    while (recv(fd, buffer, sizeof(buffer), 0) > 0) {
+    }
+    close(fd);
+
+    fd = connect_tcp(host, port);
+    snprintf(order, sizeof(order), "source %u\n", bytes);
+    write_all(fd, order, strlen(order));
+    while ((n = recv(fd, buffer, sizeof(buffer), 0)) > 0) {
+        got += n;
+    }
+    close(fd);
+    printf("traffic: bulk sent %u, received %u\n", bytes, got);
+    return got == bytes ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    make_pattern();
+    if (argc == 3 && !strcmp(argv[1], "peer")) {
+        return peer_main(parse_number("PORT", argv[2], 1, 65535));
+    }
+    if (argc == 8 && !strcmp(argv[1], "run")) {
+        return run_main(argv[2], parse_number("PORT", argv[3], 1, 65535),
+                        parse_number("RATE", argv[4], 1, MAX_RATE),
+                        parse_number("BACK", argv[5], 0, MAX_RATE),
+                        parse_number("SIZE", argv[6], sizeof(Stamp), MAX_PAYLOAD), argv[7]);
+    }
+    if (argc == 5 && !strcmp(argv[1], "bulk")) {
+        return bulk_main(argv[2], parse_number("PORT", argv[3], 1, 65535),
+                         parse_number("BYTES", argv[4], 1, 1u << 30));
+    }
+    fputs("usage: traffic peer PORT\n"
+          "       traffic run HOST PORT RATE BACK SIZE DIR\n"
+          "       traffic bulk HOST PORT BYTES\n", stderr);
+    return 2;
+}
