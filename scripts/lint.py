@@ -26,7 +26,8 @@ def files() -> list[Path]:
                            "--exclude-standard"], cwd=TOP, text=True, check=False,
                           capture_output=True)
     names = done.stdout.split("\0") if done.returncode == 0 else \
-        [str(p.relative_to(TOP)) for p in TOP.rglob("*") if "build" not in p.parts]
+        [str(p.relative_to(TOP)) for p in TOP.rglob("*")
+         if not {"build", ".git"} & set(p.relative_to(TOP).parts)]
     return [TOP / n for n in sorted(set(names)) if n and (TOP / n).is_file()]
 
 
