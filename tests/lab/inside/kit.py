@@ -40,7 +40,8 @@ def run(*command: str) -> str:
     return result.stdout
 
 
-def wait_until(what: str, test: Callable[[], Any], limit_s: float = 30, every_s: float = 0.05) -> Any:
+def wait_until(what: str, test: Callable[[], Any], limit_s: float = 30,
+               every_s: float = 0.05) -> Any:
     """Returns the first true value of test(); an error that names `what` when the time is over."""
     end = time.monotonic() + limit_s
     while True:
@@ -53,7 +54,7 @@ def wait_until(what: str, test: Callable[[], Any], limit_s: float = 30, every_s:
 
 
 class Qmp:
-    """A QMP connection. Every command goes into the lab's record; events are kept with their times."""
+    """A QMP connection. Every command goes into the lab's record; events are kept, with times."""
 
     def __init__(self, path: str, record: Callable[[dict[str, Any]], None]) -> None:
         self._record = record
@@ -208,13 +209,13 @@ class ReadWatch:
             event = self._folder / f"events/syscalls/sys_enter_{call}"
             (event / "filter").write_text(f"fd == {vm.tap_fd()}")
             (event / "enable").write_text("1")
-        self.reset()
 
-    def reset(self) -> None:
-        (self._folder / "trace").write_text("")
-
-    def count(self) -> int:
+    def stop(self) -> int:
+        """Ends the watch (it slows all of the lab down) and returns how often QEMU read."""
         lines = (self._folder / "trace").read_text().splitlines()
+        for event in self._folder.glob("events/syscalls/sys_enter_read*"):
+            (event / "enable").write_text("0")
+        self._folder.rmdir()
         return sum(1 for line in lines if not line.startswith("#"))
 
 
@@ -248,6 +249,46 @@ class Stream:
             time.sleep(quiet_s)
 
 
+class Injector:
+    """Sends numbered packets, like the traffic program's, into a redirector's chardev."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        # A stopped guest takes nothing: the sender must not stand still for that.
+        self._socket.setblocking(True)
+        self._thread: threading.Thread | None = None
+        self._sent: list[tuple[int, int]] = []
+        self._number = 0
+
+    def send(self, count: int, rate: int) -> None:
+        """Sends in the background, after what was to be sent before."""
+        self._join()
+        say(f"injecting {count} packets")
+        self._thread = threading.Thread(target=self._work, args=(count, rate), daemon=True)
+        self._thread.start()
+
+    def _join(self) -> None:
+        if self._thread:
+            self._thread.join(60)
+            if self._thread.is_alive():
+                raise ScenarioError("the injected packets are not taken: stuck for 60 s")
+
+    def _work(self, count: int, rate: int) -> None:
+        for _ in range(count):
+            now = time.time_ns()
+            self._socket.sendall(guest.injected_packet(self._number, now))
+            self._sent.append((self._number, now))
+            self._number += 1
+            time.sleep(1 / rate)
+
+    def finish(self) -> None:
+        self._join()
+        with (RESULTS / "to-guest.sent.csv").open("w") as out:
+            out.write("number,sent_ns,arrived_ns,damaged\n")
+            out.writelines(f"{number},{sent},0,0\n" for number, sent in self._sent)
+
+
 class Lab:
     """The network and everything in it; close() ends all processes and writes the record."""
 
@@ -279,21 +320,24 @@ class Lab:
         if self._traffic and self._traffic.poll() is None:
             self._traffic.kill()
         for vm in self.vms:
-            try:
-                vm.qmp.poll_events()
-                redirectors = vm.qmp.try_command("query-filter-redirectors").get("return")
-                if redirectors:
-                    self.note(f"{vm.name}_redirectors", redirectors)
-                self.note(f"{vm.name}_tap_dropped", vm.tap_counter("tx_dropped"))
-            except (ScenarioError, OSError):
-                pass
-            vm.kill()
+            if vm.process.poll() is None:
+                self.end(vm)
         events = [{"vm": vm.name, "event": event["event"], "ns": event["ns"],
                    "data": event.get("data")} for vm in self.vms for event in vm.qmp.events]
         record = {"scenario": self.scenario, "parameters": self.parameters,
                   "commands": self.commands, "marks": self.marks, "notes": self.notes,
                   "events": sorted(events, key=lambda event: event["ns"])}
         (RESULTS / "record.json").write_text(json.dumps(record, indent=1))
+
+    def _note_end(self, vm: Vm) -> None:
+        try:
+            vm.qmp.poll_events()
+            redirectors = vm.qmp.try_command("query-filter-redirectors").get("return")
+            if redirectors:
+                self.note(f"{vm.name}_redirectors", redirectors)
+            self.note(f"{vm.name}_tap_dropped", vm.tap_counter("tx_dropped"))
+        except (ScenarioError, OSError):
+            pass        # dead: what it can't tell is not noted
 
     # ---- network ----
 
@@ -405,13 +449,17 @@ class Lab:
         destination.qmp("announce-self", initial=50, max=500, rounds=5, step=50)
         self.mark("announced")
 
-    @staticmethod
-    def watch_reads(vm: Vm) -> ReadWatch:
-        return ReadWatch(vm)
+    def end(self, vm: Vm) -> None:
+        """Ends one QEMU; its events stay on record."""
+        self._note_end(vm)
+        vm.kill()
 
-    def expect_no_reads(self, vm: Vm, watch: ReadWatch) -> None:
-        """QEMU's own netdev read nothing since the watch began (or was reset)."""
-        count = watch.count()
+    def check_vhost_carries(self, vm: Vm, watch_s: float = 1.5) -> None:
+        """vhost's worker exists, and QEMU's own netdev reads nothing while packets flow."""
+        vm.check_vhost()
+        watch = ReadWatch(vm)
+        time.sleep(watch_s)
+        count = watch.stop()
         self.note(f"{vm.name}_own_reads", count)
         if count:
             raise ScenarioError(f"{vm.name}: QEMU itself read its TAP {count} times while the "
@@ -441,6 +489,25 @@ class Lab:
         if self._traffic.returncode:
             raise ScenarioError(f"traffic program failed: {out.strip()}")
 
+    def bulk(self) -> None:
+        """A TCP transfer to the guest, then one from it."""
+        say(f"TCP: {self.parameters['bulk']} bytes each way")
+        run(*self.client("/usr/bin/traffic", "bulk", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
+                         str(self.parameters["bulk"])))
+
+    def fetch(self) -> None:
+        """Brings the guest's records home, where no traffic program ran on the client."""
+        run(*self.client("/usr/bin/traffic", "fetch", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
+                         str(RESULTS)))
+
+    @staticmethod
+    def stream(name: str) -> Stream:
+        return Stream(name)
+
+    @staticmethod
+    def injector(path: str) -> Injector:
+        return Injector(path)
+
     # ---- migration ----
 
     def start_migration(self, source: Vm, destination: Vm, port: int = 4444) -> int:
@@ -458,7 +525,7 @@ class Lab:
         resume = destination.qmp.event("RESUME", 60, started)
         self.mark(f"{source.name} stopped", stop["ns"])
         self.mark(f"{destination.name} resumed", resume["ns"])
-        result = wait_until("migration completed", lambda: self._migration_end(source), 60)
+        result = self.migration_end(source)
         if result["status"] != "completed":
             raise ScenarioError(f"migration {result['status']}: {result.get('error-desc')}")
         self.note("downtime_by_qemu_ms", result.get("downtime"))
@@ -468,6 +535,10 @@ class Lab:
         self.finish_migration(source, destination, self.start_migration(source, destination))
 
     @staticmethod
-    def _migration_end(vm: Vm) -> dict[str, Any] | None:
-        info = vm.qmp("query-migrate")
-        return info if info.get("status") in ("completed", "failed", "cancelled") else None
+    def migration_end(vm: Vm) -> dict[str, Any]:
+        """Waits until the source's migration is over, one way or the other."""
+        def over() -> dict[str, Any] | None:
+            info = vm.qmp("query-migrate")
+            return info if info.get("status") in ("completed", "failed", "cancelled") else None
+
+        return dict(wait_until("the migration is over", over, 60))
