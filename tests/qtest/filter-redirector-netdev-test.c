@@ -430,10 +430,7 @@ static void test_multi_queue(const void *unused)
     expect_frames(co[1], 100, 0, 20);
     send_frames(ci, 100, 20, 20);
     rig_wait_stat(r, "f1", "output.stats.packets", 20);
-    while (if_tx_packets(x->ifname) < 40) {
-        rig_sync(r);
-    }
-    g_assert_cmpuint(if_tx_packets(x->ifname), ==, 40);
+    rig_wait_tx_packets(r, x, 40);
     rig_free(r);
 }
 
@@ -623,9 +620,7 @@ static void expect_tap_packets(int fd, size_t size, uint32_t first, unsigned n)
 static void tap_block(Rig *r, Port *x)
 {
     send_packet(x->outside, 100, 0);
-    while (if_tx_packets(x->ifname) < 1) {
-        rig_sync(r);
-    }
+    rig_wait_tx_packets(r, x, 1);
 }
 
 /*
