@@ -387,6 +387,27 @@ void rig_wait_stat(Rig *r, const char *id, const char *path, uint64_t value)
     assert_stat(r, id, path, value);
 }
 
+void rig_wait_stat_min(Rig *r, const char *id, const char *path, uint64_t min)
+{
+    const int64_t end = deadline();
+
+    while (rig_stat(r, id, path) < min && g_get_monotonic_time() < end) {
+        g_usleep(1000);
+    }
+    g_assert_cmpuint(rig_stat(r, id, path), >=, min);
+}
+
+void rig_wait_tx_packets(Rig *r, const Port *tap, uint64_t value)
+{
+    const int64_t end = deadline();
+
+    while (if_tx_packets(tap->ifname) < value &&
+           g_get_monotonic_time() < end) {
+        rig_sync(r);
+    }
+    g_assert_cmpuint(if_tx_packets(tap->ifname), ==, value);
+}
+
 void rig_wait_state(Rig *r, const char *id, const char *end,
                     const char *state)
 {
@@ -700,9 +721,9 @@ static void *flood_run(void *opaque)
 
     stl_be_p(buf, f->size);
     while (f->sent < f->limit && !g_atomic_int_get(&f->stop)) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
         packet_fill(buf + prefix, f->size, f->sent);
-        if (!flood_send(f, buf, prefix + f->size)) {
+        if (g_get_monotonic_time() > end ||
+            !flood_send(f, buf, prefix + f->size)) {
             break;
         }
         f->sent++;

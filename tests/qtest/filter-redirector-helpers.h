@@ -137,6 +137,12 @@ QDict *rig_info(Rig *r, const char *id);
 uint64_t rig_stat(Rig *r, const char *id, const char *path);
 char *rig_state(Rig *r, const char *id, const char *end);
 void rig_wait_stat(Rig *r, const char *id, const char *path, uint64_t value);
+void rig_wait_stat_min(Rig *r, const char *id, const char *path, uint64_t min);
+
+/**
+ * rig_wait_tx_packets() - Wait until a TAP's readers have taken some packets
+ */
+void rig_wait_tx_packets(Rig *r, const Port *tap, uint64_t value);
 void rig_wait_state(Rig *r, const char *id, const char *end,
                     const char *state);
 

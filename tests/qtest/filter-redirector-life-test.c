@@ -79,10 +79,8 @@ static Traffic traffic_start(unsigned tap_bits)
     t.to_x = flood_start(t.x->outside, 1000, NO_LIMIT, false);
     t.to_n = flood_start(t.n->outside, 1000, NO_LIMIT, false);
     t.to_ci = flood_start(t.ci, 1000, NO_LIMIT, true);
-    while (rig_stat(t.r, "f0", "output.stats.packets") < 1000 ||
-           rig_stat(t.r, "f1", "output.stats.packets") < 1000) {
-        rig_sync(t.r);
-    }
+    rig_wait_stat_min(t.r, "f0", "output.stats.packets", 1000);
+    rig_wait_stat_min(t.r, "f1", "output.stats.packets", 1000);
     return t;
 }
 

@@ -283,13 +283,18 @@ void if_delete(const char *ifname)
     g_assert_cmpint(link_request(&req, RTM_DELLINK, 0), ==, 0);
 }
 
-/* Return: 0 or -errno */
+/*
+ * Its device node is called after the interface's index, for all network
+ * namespaces: an index of this process's own avoids another one's node.
+ * Return: 0 or -errno
+ */
 static int add_macvtap(const char *ifname, const char *lower)
 {
     const uint32_t index = if_nametoindex(lower);
     const char kind[] = "macvtap";
     LinkRequest req = {
         .nh.nlmsg_len = NLMSG_LENGTH(sizeof(req.ifi)),
+        .ifi.ifi_index = 100000 + getpid(),
     };
     struct rtattr *info;
 

@@ -132,9 +132,7 @@ static void test_nic_capture(const void *data)
 static void nic_block(Nic *nic)
 {
     send_packet(nic->x->outside, 100, UINT32_MAX);
-    while (if_tx_packets(nic->x->ifname) < 1) {
-        rig_sync(nic->r);
-    }
+    rig_wait_tx_packets(nic->r, nic->x, 1);
 }
 
 static void expect_tap_packet(Nic *nic, const uint8_t *vnet,
