@@ -18,7 +18,7 @@ PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
-CHECK_GROUPS := lint series qemu
+CHECK_GROUPS := lint series qemu lab
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -60,6 +60,12 @@ check-lint: $(STAMP)/tree
 check-qemu: all
 	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py $(MTESTFLAGS)
 
+# ---- the lab: check-lab, lab, lab-shell, demo
+
+QEMU := build/qemu-system-x86_64
+LAB_PYTHON := $(PYTHON)
+include tests/lab/lab.mk
+
 # ---- the mailable series
 
 .PHONY: series check-series
@@ -85,6 +91,9 @@ help:
 	@echo 'make                     build; then run build/qemu-system-x86_64'
 	@echo 'make check               build and run all tests; ends with their numbers'
 	@echo 'make check-GROUP         one group of tests: $(CHECK_GROUPS)'
+	@echo 'make demo                the main job on real parts: stock and lossless migrations'
+	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
+	@echo 'make lab-shell           a prompt in the lab'
 	@echo 'make series              write the mailable series to build/series, and check it'
 	@echo 'make check-series-build  build every commit of the series (slow)'
 	@echo 'make refresh             write the commits of build/qemu back to patches/'

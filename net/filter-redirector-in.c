@@ -47,11 +47,14 @@ static void capture_readable(void *opaque)
 {
     Redirector *r = opaque;
     uint64_t packets = r->in_stats.packets;
+    Object *obj = OBJECT(r->nf);
 
+    object_ref(obj);
     redirector_move(r);
     if (r->capture && r->in_stats.packets == packets && !r->in_stalled) {
         packet_capture_state(r->capture, NULL);
     }
+    object_unref(obj);
 }
 
 /* While the sender does not take packets, they collect in the ring. */

@@ -187,7 +187,9 @@ static int redirector_migration(NotifierWithReturn *notify, MigrationEvent *e,
 
     if (!redirector_vm_runs() && e->type != MIG_EVENT_PRECOPY_SETUP) {
         r->handed_over = e->type == MIG_EVENT_PRECOPY_DONE;
-        redirector_in_decided(r, true);
+        if (!redirector_undecided(r)) {
+            redirector_in_decided(r, true);
+        }
         qemu_bh_schedule(r->bh);
     }
     return 0;
@@ -272,46 +274,42 @@ bool redirector_check(Redirector *r, NetFilterState *nf, const char *indev,
     return true;
 }
 
-static bool find_interface(const char *id, PacketEnd *end, Error **errp)
+static bool find_interface(const char *property, const char *id,
+                           PacketEnd *end, Error **errp)
 {
+    ERRP_GUARD();
     NetClientState *nc = qemu_find_netdev(id);
 
     if (!nc) {
         error_set(errp, ERROR_CLASS_DEVICE_NOT_FOUND,
-                  "there is no netdev of this id");
+                  "%s '%s': there is no netdev of this id", property, id);
         return false;
     }
     if (nc->info->type != NET_CLIENT_DRIVER_TAP) {
-        error_setg(errp, "is a netdev of type '%s': only a TAP has an "
-                   "interface for a packet socket",
+        error_setg(errp, "%s '%s' is a netdev of type '%s': only a TAP has an "
+                   "interface for a packet socket", property, id,
                    NetClientDriver_str(nc->info->type));
         return false;
     }
     if (!packet_interface_from_netdev(nc, &end->iface, errp)) {
+        error_prepend(errp, "%s '%s': ", property, id);
         return false;
     }
     end->nc = nc;
     return true;
 }
 
-/* "in_netdev 'n0': no such thing" but "in_netdev 'n0' is not good" */
-static void prepend_property(Error **errp, const char *name, const char *value)
-{
-    bool sentence = !g_str_has_prefix(error_get_pretty(*errp), "is ");
-
-    error_prepend(errp, "%s '%s'%s", name, value, sentence ? ": " : " ");
-}
-
 static bool open_in_netdev(Redirector *r, Error **errp)
 {
     ERRP_GUARD();
 
-    if (find_interface(r->in_netdev, &r->in, errp)) {
-        r->capture = packet_capture_new(&r->in.iface, r->nf->direction,
-                                        r->ring_size, errp);
+    if (!find_interface("in_netdev", r->in_netdev, &r->in, errp)) {
+        return false;
     }
-    if (*errp) {
-        prepend_property(errp, "in_netdev", r->in_netdev);
+    r->capture = packet_capture_new(&r->in.iface, r->nf->direction,
+                                    r->ring_size, errp);
+    if (!r->capture) {
+        error_prepend(errp, "in_netdev '%s': ", r->in_netdev);
     }
     return r->capture;
 }
@@ -320,17 +318,18 @@ static bool open_out_netdev(Redirector *r, Error **errp)
 {
     ERRP_GUARD();
 
-    if (find_interface(r->out_netdev, &r->out, errp)) {
-        if (r->out.iface.macvtap) {
-            error_setg(errp, "interface '%s' is a macvtap: injected packets "
-                       "would go to the network, not to the guest",
-                       r->out.iface.name);
-        } else {
-            r->inject = packet_inject_new(&r->out.iface, errp);
-        }
+    if (!find_interface("out_netdev", r->out_netdev, &r->out, errp)) {
+        return false;
     }
-    if (*errp) {
-        prepend_property(errp, "out_netdev", r->out_netdev);
+    if (r->out.iface.macvtap) {
+        error_setg(errp, "out_netdev '%s': interface '%s' is a macvtap: "
+                   "injected packets would go to the network, not to the "
+                   "guest", r->out_netdev, r->out.iface.name);
+        return false;
+    }
+    r->inject = packet_inject_new(&r->out.iface, errp);
+    if (!r->inject) {
+        error_prepend(errp, "out_netdev '%s': ", r->out_netdev);
         return false;
     }
     packet_stream_init(&r->cut, REDIRECTOR_QUEUE_SIZE, false);

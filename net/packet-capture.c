@@ -21,11 +21,13 @@
 #include "trace.h"
 
 /*
- * A block takes several of the longest packets: the kernel cuts off what does
- * not fit into one (tpacket_rcv()).
+ * A block takes the longest packet with its ring header: the kernel cuts off
+ * what does not fit into one (tpacket_rcv()).  It must not be much larger: the
+ * kernel closes a block after PACKET_CAPTURE_LATENCY_MS however little is in
+ * it, so that the number of blocks limits how long packets can wait.
  */
-#define BLOCK_SIZE (256 * KiB)
-QEMU_BUILD_BUG_ON(BLOCK_SIZE < 2 * PACKET_LEN_MAX);
+#define BLOCK_SIZE (128 * KiB)
+QEMU_BUILD_BUG_ON(BLOCK_SIZE < PACKET_LEN_MAX + 4 * KiB);
 QEMU_BUILD_BUG_ON(PACKET_RING_SIZE_MIN < 2 * BLOCK_SIZE);
 
 /* Only a unit of accounting in TPACKET_V3: frames have no fixed size. */
@@ -301,7 +303,9 @@ unsigned packet_capture_read(PacketCapture *c, PacketFrame *frames,
     cur = c->cursor;
     while (n < max && (hdr = ring_peek(c, &cur)) && is_whole(hdr)) {
         fill_frame(c, hdr, &frames[n++]);
-        ring_step(c, &cur);
+        if (ring_step(c, &cur) && cur.block == c->cursor.block) {
+            break;      /* once round: that block has not been released */
+        }
     }
     return n;
 }

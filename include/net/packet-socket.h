@@ -39,10 +39,14 @@ typedef struct PacketInterface {
 /* Bounds of a capture ring, bytes. */
 #define PACKET_RING_SIZE_MIN     (512 * KiB)
 #define PACKET_RING_SIZE_MAX     (1 * GiB)
-#define PACKET_RING_SIZE_DEFAULT (8 * MiB)
+#define PACKET_RING_SIZE_DEFAULT (16 * MiB)
 
-/* A captured packet waits at most about this long to be seen. */
-#define PACKET_CAPTURE_LATENCY_MS 2
+/*
+ * A captured packet waits at most about this long to be seen.  A ring lasts at
+ * least eight times as long for each MiB while nobody reads it: by default two
+ * seconds, several times what the last phase of a migration may take.
+ */
+#define PACKET_CAPTURE_LATENCY_MS 16
 
 /**
  * packet_interface_from_netdev() - Find the interface of a TAP netdev

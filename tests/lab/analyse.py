@@ -31,6 +31,8 @@ class Arrival:
 
 
 def read_csv(path: Path) -> list[Arrival]:
+    if not path.exists():       # a scenario without traffic in that direction
+        return []
     with path.open() as file:
         return [Arrival(int(row["number"]), int(row["sent_ns"]), int(row["arrived_ns"]),
                         row["damaged"] != "0") for row in csv.DictReader(file)]
@@ -47,24 +49,21 @@ class GuestClock:
     """Maps the guest's clock to the lab's.
 
     The guest's clock stops when the guest does, so every migration moves the offset. Within a
-    segment it is found as NTP does: the quickest packet of each direction is taken to have needed
-    the same time. Good to about the half of the quickest round trip (some ms in an emulated lab).
+    segment, the quickest packet to the guest is taken to have needed no time at all: latencies are
+    counted from that (and those from the guest include that packet's real time).
     """
 
-    def __init__(self, to_guest: list[Arrival], from_guest: list[Arrival],
-                 moves: list[tuple[int, int]]) -> None:
+    def __init__(self, to_guest: list[Arrival], moves: list[tuple[int, int]]) -> None:
         self._segments: list[Segment] = []
         guest_start = 0
         for index in range(len(moves) + 1):
             lab_start = moves[index - 1][1] if index else 0
             lab_end = moves[index][0] if index < len(moves) else 1 << 63
-            # Packets that began and ended their way within the segment, by the client's clock.
-            forth = [a.arrived_ns - a.sent_ns for a in to_guest
-                     if lab_start < a.sent_ns < lab_end and a.arrived_ns >= guest_start]
-            back = [a.sent_ns - a.arrived_ns for a in from_guest
-                    if lab_start < a.arrived_ns < lab_end and a.sent_ns >= guest_start]
-            if forth and back:
-                offset = -(min(forth) + max(back)) // 2
+            # Packets sent within the segment by the client's clock, and arrived in it.
+            ways = [a.arrived_ns - a.sent_ns for a in to_guest
+                    if lab_start < a.sent_ns < lab_end and a.arrived_ns >= guest_start]
+            if ways:
+                offset = -min(ways)
             else:
                 offset = self._segments[-1].offset_ns if self._segments else 0
             self._segments.append(Segment(guest_start, offset))
@@ -143,7 +142,7 @@ def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     from_sent, from_arrived = (read_csv(folder / f"from-guest.{name}.csv")
                                for name in ("sent", "arrived"))
     moves = moves_of(record)
-    clock = GuestClock(to_arrived, from_arrived, moves)
+    clock = GuestClock(to_arrived, moves)
     for arrival in to_arrived:
         arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
     for packet in from_sent + from_arrived:

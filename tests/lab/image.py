@@ -2,8 +2,8 @@
 # Copyright (c) 2026 the project's authors
 """Make what the lab boots: kernel, initramfs, and the guest's snapshot.
 
-Everything lies in one folder (build/lab) and is made again when an input changed: each product has a
-".inputs" file beside it with a digest of all it was made from.
+Everything lies in one folder (build/lab) and is made again when an input changed: each product has
+a ".inputs" file beside it with a digest of all it was made from.
 """
 
 import hashlib

@@ -1,27 +1,33 @@
 /*
  * Lab traffic: numbered, time-stamped UDP packets in both directions
  *
- * One program, three roles:
+ * One program, several roles:
  *
  *   traffic peer PORT
- *       In the guest. Records every numbered packet that reaches UDP port PORT, sends such packets
- *       itself when told to, and takes orders on TCP port PORT, one to a connection:
- *           start UDPPORT RATE SIZE\n   send to the asker's UDPPORT until told to stop
- *           stop\n                      stop sending
- *           dump\n                      answer with what was sent and what arrived
- *           sink\n                      read and throw away until the asker closes
- *           source BYTES\n              answer with so many bytes
+ *       In the guest. Records every numbered packet that reaches UDP port
+ *       PORT, sends such packets itself when told to, and takes orders on TCP
+ *       port PORT, one to a connection:
+ *           start UDPPORT RATE SIZE   send to the asker's UDPPORT
+ *           stop                      stop sending
+ *           dump                      answer with what was sent and what came
+ *           sink                      throw away what the asker sends
+ *           source BYTES              answer with so many bytes
  *   traffic run HOST PORT RATE BACK SIZE DIR
- *       In the client. Sends RATE packets a second and has the peer send BACK, until SIGTERM; waits
- *       for the stragglers, fetches the peer's records and writes four files into DIR:
- *           to-guest.sent.csv  to-guest.arrived.csv  from-guest.sent.csv  from-guest.arrived.csv
- *       SIZE is the UDP payload in bytes. BACK 0: the peer sends nothing.
+ *       In the client. Sends RATE packets a second and has the peer send BACK
+ *       (0: none), with SIZE bytes of UDP payload, until SIGTERM. Then waits for
+ *       the stragglers, fetches the peer's records and writes into DIR:
+ *           to-guest.sent.csv    to-guest.arrived.csv
+ *           from-guest.sent.csv  from-guest.arrived.csv
+ *   traffic fetch HOST PORT DIR
+ *       In the client. Only fetches the peer's records.
  *   traffic bulk HOST PORT BYTES
- *       In the client. Sends BYTES over TCP to the peer's sink, then reads as many from its source.
+ *       In the client. Sends BYTES over TCP to the peer's sink, then reads as
+ *       many from its source.
  *
- * Times are CLOCK_REALTIME in nanoseconds, of the side that took them: the two sides' clocks are not
- * the same, whoever reads the files has to align them. An arrival is stamped by the kernel when the
- * packet reaches the receiving side's network stack, not when this program wakes up.
+ * Times are CLOCK_REALTIME in nanoseconds, of the side that took them: the two
+ * sides' clocks are not the same, whoever reads the files has to align them. An
+ * arrival is stamped by the kernel when the packet reaches the receiving side's
+ * network stack, not when this program wakes up.
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -53,20 +59,27 @@
 #define BATCH           16
 
 /*
- * The peer looks every PEER_NAP_NS instead of being woken by each packet: the kernel has stamped the
- * arrivals, and a wake-up is what costs most in a guest whose processor is emulated (twice).
+ * The peer looks every PEER_NAP_NS instead of being woken by each packet: the
+ * kernel has stamped the arrivals, and a wake-up is what costs most in a guest
+ * whose processor is emulated (twice).
  */
-#define PEER_NAP_NS     20000000
+#define PEER_NAP_NS     100000000
 
 
 #define RECEIVE_BUFFER  (32 * 1024 * 1024)
 
-/* After "stop", stragglers are awaited until QUIET_MS pass without one, STRAGGLER_MS at most. */
+/*
+ * After "stop", stragglers are awaited until QUIET_MS pass without one,
+ * STRAGGLER_MS at most.
+ */
 #define QUIET_MS        1500
 #define STRAGGLER_MS    20000
 #define CONTROL_TIMEOUT_S 60
 
-/* Start of each packet's payload, little endian; the rest is pattern_of() the number. */
+/*
+ * Start of each packet's payload, in the byte order of both sides (the same);
+ * the rest is pattern_of() the number.
+ */
 typedef struct {
     uint32_t magic;
     uint32_t size;              /* of the whole payload */
@@ -120,7 +133,8 @@ static uint64_t now_ns(clockid_t clock)
     return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
-static unsigned parse_number(const char *what, const char *text, unsigned min, unsigned max)
+static unsigned parse_number(const char *what, const char *text,
+                             unsigned min, unsigned max)
 {
     char *end;
     unsigned long value;
@@ -172,8 +186,9 @@ static void log_write_csv(const Log *log, const char *dir, const char *name)
 /* ---- packets ---- */
 
 /*
- * What follows the stamp: a cut from one endless pattern, at a place that depends on the number, so
- * that a mixed-up or shifted payload shows. A table, because the guest's processor is slow.
+ * What follows the stamp: a cut from one endless pattern, at a place that
+ * depends on the number, so that a mixed-up or shifted payload shows. A table,
+ * because the guest's processor is slow.
  */
 #define PATTERN_PERIOD  251
 
@@ -202,13 +217,17 @@ static void sender_send_one(Sender *s, int fd)
     };
 
     memcpy(payload, &stamp, sizeof(stamp));
-    memcpy(payload + sizeof(stamp), pattern_of(s->number), s->size - sizeof(stamp));
+    memcpy(payload + sizeof(stamp), pattern_of(s->number),
+           s->size - sizeof(stamp));
     if (sendto(fd, payload, s->size, MSG_DONTWAIT, (struct sockaddr *)&s->to,
                sizeof(s->to)) < 0) {
-        /* Not sent, so not counted: the same number is tried again when poll comes round. */
+        /* Not sent, so not counted: the same number is tried again soon. */
         return;
     }
-    log_add(&s->sent, (Record) { .number = s->number, .sent_ns = stamp.sent_ns });
+    log_add(&s->sent, (Record) {
+        .number = s->number,
+        .sent_ns = stamp.sent_ns,
+    });
     s->number++;
 }
 
@@ -239,7 +258,8 @@ static uint64_t kernel_stamp(struct msghdr *msg)
     return now_ns(CLOCK_REALTIME);
 }
 
-static void log_packet(Log *arrived, const uint8_t *payload, size_t size, struct msghdr *msg)
+static void log_packet(Log *arrived, const uint8_t *payload, size_t size,
+                       struct msghdr *msg)
 {
     Stamp stamp;
 
@@ -285,7 +305,10 @@ static int receive_batch(int fd, Log *arrived)
 
 static int open_udp(unsigned port)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET,
+        .sin_port = htons(port),
+    };
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     int on = 1, room = RECEIVE_BUFFER;
 
@@ -293,7 +316,7 @@ static int open_udp(unsigned port)
         die("UDP port %u: %s", port, strerror(errno));
     }
     setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
-    /* The receiver must not be what loses packets: a backlog of seconds has to fit. */
+    /* The receiver must not be what loses packets: seconds have to fit. */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0) {
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
     }
@@ -321,7 +344,8 @@ static void read_all(int fd, void *data, size_t size)
         ssize_t n = recv(fd, data, size, 0);
 
         if (n <= 0) {
-            die("TCP connection broke while reading: %s", n ? strerror(errno) : "closed");
+            die("TCP connection broke while reading: %s",
+                n ? strerror(errno) : "closed");
         }
         data = (char *)data + n;
         size -= n;
@@ -330,7 +354,10 @@ static void read_all(int fd, void *data, size_t size)
 
 static int connect_tcp(const char *host, unsigned port)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET,
+        .sin_port = htons(port),
+    };
     struct timeval limit = { .tv_sec = CONTROL_TIMEOUT_S };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -371,6 +398,7 @@ static void discard_all(int fd)
     static char buffer[65536];
 
     while (recv(fd, buffer, sizeof(buffer), 0) > 0) {
+        continue;
     }
 }
 
@@ -388,14 +416,15 @@ static void send_bytes(int fd, unsigned long bytes)
 
 /* ---- peer ---- */
 
-/* Answers in a child: a transfer must not keep the peer from its packets, nor break it with it. */
+/* A transfer must not keep the peer from its packets, nor break it. */
 static bool peer_answers_in_child(const char *order)
 {
     return !strcmp(order, "dump\n") || !strcmp(order, "sink\n") ||
            !strncmp(order, "source ", 7);
 }
 
-static void peer_answer(int fd, const char *order, const Sender *sender, const Log *arrived)
+static void peer_answer(int fd, const char *order, const Sender *sender,
+                        const Log *arrived)
 {
     unsigned long bytes;
 
@@ -409,7 +438,8 @@ static void peer_answer(int fd, const char *order, const Sender *sender, const L
     }
 }
 
-static void peer_obey(int fd, const struct sockaddr_in *asker, Sender *sender, const Log *arrived)
+static void peer_obey(int fd, const struct sockaddr_in *asker, Sender *sender,
+                      const Log *arrived)
 {
     char order[128] = "";
     unsigned port, rate, size;
@@ -442,12 +472,17 @@ static void peer_obey(int fd, const struct sockaddr_in *asker, Sender *sender, c
 
 static int listen_tcp(unsigned port)
 {
-    struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET,
+        .sin_port = htons(port),
+    };
+    int type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    int fd = socket(AF_INET, type, 0);
     int on = 1;
 
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 8) < 0) {
+    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+        listen(fd, 8) < 0) {
         die("TCP port %u: %s", port, strerror(errno));
     }
     return fd;
@@ -458,7 +493,8 @@ static void peer_accept(int listener, Sender *sender, const Log *arrived)
     struct sockaddr_in asker;
     socklen_t length = sizeof(asker);
     struct timeval limit = { .tv_sec = 1 };
-    int fd = accept4(listener, (struct sockaddr *)&asker, &length, SOCK_CLOEXEC);
+    int fd = accept4(listener, (struct sockaddr *)&asker, &length,
+                     SOCK_CLOEXEC);
 
     if (fd >= 0) {
         /* An asker that says nothing must not hold up the packets. */
@@ -468,7 +504,7 @@ static void peer_accept(int listener, Sender *sender, const Log *arrived)
     }
 }
 
-static int peer_main(unsigned port)
+static void __attribute__((noreturn)) peer_main(unsigned port)
 {
     Sender sender = { 0 };
     Log arrived = { 0 };
@@ -484,6 +520,7 @@ static int peer_main(unsigned port)
 
         nanosleep(&nap, NULL);
         while (receive_batch(udp, &arrived) == BATCH) {
+            continue;
         }
         peer_accept(listener, &sender, &arrived);
     }
@@ -546,18 +583,22 @@ static void client_fetch(const char *host, unsigned port, const char *dir)
     close(fd);
     log_write_csv(&sent, dir, "from-guest.sent");
     log_write_csv(&arrived, dir, "to-guest.arrived");
-    printf("traffic: to-guest arrived %zu, from-guest sent %zu\n", arrived.count, sent.count);
+    printf("traffic: to-guest arrived %zu, from-guest sent %zu\n",
+           arrived.count, sent.count);
 }
 
-static int run_main(const char *host, unsigned port, unsigned rate, unsigned back, unsigned size,
-                    const char *dir)
+static int run_main(const char *host, unsigned port, unsigned rate,
+                    unsigned back, unsigned size, const char *dir)
 {
     struct sigaction stop = { .sa_handler = order_stop };
     Sender sender = { .on = true, .rate = rate, .size = size };
     Log arrived = { 0 };
     int fd = open_udp(port);
 
-    sender.to = (struct sockaddr_in) { .sin_family = AF_INET, .sin_port = htons(port) };
+    sender.to = (struct sockaddr_in) {
+        .sin_family = AF_INET,
+        .sin_port = htons(port),
+    };
     inet_pton(AF_INET, host, &sender.to.sin_addr);
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
@@ -591,9 +632,8 @@ static int bulk_main(const char *host, unsigned port, unsigned bytes)
     write_all(fd, "sink\n", 5);
     send_bytes(fd, bytes);
     shutdown(fd, SHUT_WR);
-    /* The peer closes after the last byte: until then the transfer is not over. */
-    while (recv(fd, buffer, sizeof(buffer), 0) > 0) {
-    }
+    /* The peer closes after the last byte: until then it is not over. */
+    discard_all(fd);
     close(fd);
 
     fd = connect_tcp(host, port);
@@ -607,25 +647,38 @@ static int bulk_main(const char *host, unsigned port, unsigned bytes)
     return got == bytes ? 0 : 1;
 }
 
+static unsigned port_number(const char *text)
+{
+    return parse_number("PORT", text, 1, 65535);
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     make_pattern();
     if (argc == 3 && !strcmp(argv[1], "peer")) {
-        return peer_main(parse_number("PORT", argv[2], 1, 65535));
+        peer_main(port_number(argv[2]));
     }
     if (argc == 8 && !strcmp(argv[1], "run")) {
-        return run_main(argv[2], parse_number("PORT", argv[3], 1, 65535),
-                        parse_number("RATE", argv[4], 1, MAX_RATE),
-                        parse_number("BACK", argv[5], 0, MAX_RATE),
-                        parse_number("SIZE", argv[6], sizeof(Stamp), MAX_PAYLOAD), argv[7]);
+        unsigned rate = parse_number("RATE", argv[4], 1, MAX_RATE);
+        unsigned back = parse_number("BACK", argv[5], 0, MAX_RATE);
+        unsigned size = parse_number("SIZE", argv[6], sizeof(Stamp),
+                                     MAX_PAYLOAD);
+
+        return run_main(argv[2], port_number(argv[3]), rate, back, size,
+                        argv[7]);
+    }
+    if (argc == 5 && !strcmp(argv[1], "fetch")) {
+        client_fetch(argv[2], port_number(argv[3]), argv[4]);
+        return 0;
     }
     if (argc == 5 && !strcmp(argv[1], "bulk")) {
-        return bulk_main(argv[2], parse_number("PORT", argv[3], 1, 65535),
+        return bulk_main(argv[2], port_number(argv[3]),
                          parse_number("BYTES", argv[4], 1, 1u << 30));
     }
     fputs("usage: traffic peer PORT\n"
           "       traffic run HOST PORT RATE BACK SIZE DIR\n"
+          "       traffic fetch HOST PORT DIR\n"
           "       traffic bulk HOST PORT BYTES\n", stderr);
     return 2;
 }

@@ -5,11 +5,17 @@
 Both must give QEMU the same machine, or the snapshot does not load.
 """
 
+import socket
+import struct
+
 GUEST_MAC = "52:54:00:00:00:02"
 GUEST_IP = "10.0.0.2"
 CLIENT_MAC = "52:54:00:00:00:01"
 CLIENT_IP = "10.0.0.1"
 TRAFFIC_PORT = 7000
+
+# What a kernel under emulation need not do.
+SPARE_WORK = "init_on_alloc=0 apparmor=0 cgroup_disable=memory"
 
 # What vhost-net of the lab's kernel (6.1) does not offer: without these, QEMU refuses to migrate
 # or the guest's features don't fit.
@@ -24,10 +30,50 @@ def machine(kernel: str, initrd: str) -> list[str]:
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-kernel", kernel, "-initrd", initrd,
             "-append", "console=ttyS0 quiet panic=-1 mitigations=off audit=0 "
-                       "tsc=reliable no_timer_check nowatchdog"]
+                       "tsc=reliable no_timer_check nowatchdog " + SPARE_WORK]
 
 
 def network_card() -> list[str]:
     """The network card; its back end is the netdev net0."""
     return ["-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={GUEST_MAC},romfile=,"
                        f"rx_queue_size=1024,{NIC_LIMITS}"]
+
+
+# ---- the traffic program's packets, byte by byte (see traffic.c) ----
+
+MAGIC = 0x4C414254
+PATTERN_PERIOD = 251
+VNET_HEADER_BYTES = 12      # of a modern virtio-net card
+INJECTED_PAYLOAD = 200
+_PATTERN = bytes(range(PATTERN_PERIOD))
+
+
+def payload(number: int, sent_ns: int, size: int) -> bytes:
+    """The UDP payload of packet `number`."""
+    stamp = struct.pack("<IIQQ", MAGIC, size, number, sent_ns)
+    start = number % PATTERN_PERIOD
+    return (stamp + (_PATTERN * (size // PATTERN_PERIOD + 2))[start:])[:size]
+
+
+def internet_checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def injected_packet(number: int, sent_ns: int) -> bytes:
+    """A packet from client to guest, as a redirector's stream has it: length, length of the vnet
+    header, vnet header (no offload), frame."""
+    data = payload(number, sent_ns, INJECTED_PAYLOAD)
+    addresses = socket.inet_aton(CLIENT_IP) + socket.inet_aton(GUEST_IP)
+    udp = struct.pack("!HHHH", TRAFFIC_PORT, TRAFFIC_PORT, 8 + len(data), 0)
+    pseudo = addresses + struct.pack("!HH", socket.IPPROTO_UDP, len(udp) + len(data))
+    check = internet_checksum(pseudo + udp + data) or 0xFFFF
+    udp = udp[:6] + struct.pack("!H", check)
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp) + len(data), number & 0xFFFF, 0, 64,
+                     socket.IPPROTO_UDP, 0) + addresses
+    ip = ip[:10] + struct.pack("!H", internet_checksum(ip)) + ip[12:]
+    macs = bytes.fromhex((GUEST_MAC + CLIENT_MAC).replace(":", ""))
+    frame = bytes(VNET_HEADER_BYTES) + macs + b"\x08\x00" + ip + udp + data
+    return struct.pack("!II", len(frame), VNET_HEADER_BYTES) + frame

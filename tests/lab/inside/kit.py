@@ -40,7 +40,8 @@ def run(*command: str) -> str:
     return result.stdout
 
 
-def wait_until(what: str, test: Callable[[], Any], limit_s: float = 30, every_s: float = 0.05) -> Any:
+def wait_until(what: str, test: Callable[[], Any], limit_s: float = 30,
+               every_s: float = 0.05) -> Any:
     """Returns the first true value of test(); an error that names `what` when the time is over."""
     end = time.monotonic() + limit_s
     while True:
@@ -53,7 +54,7 @@ def wait_until(what: str, test: Callable[[], Any], limit_s: float = 30, every_s:
 
 
 class Qmp:
-    """A QMP connection. Every command goes into the lab's record; events are kept with their times."""
+    """A QMP connection. Every command goes into the lab's record; events are kept, with times."""
 
     def __init__(self, path: str, record: Callable[[dict[str, Any]], None]) -> None:
         self._record = record
@@ -104,8 +105,9 @@ class Qmp:
 
     def try_command(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Runs a command and gives back QEMU's whole answer, be it an error."""
-        arguments = {name.replace("_", "-") if command != "object-add" else name: value
-                     for name, value in arguments.items()}
+        # Python has no "-" in names; the redirector's own properties are spelt with "_".
+        arguments = {name.replace("_", "-") if command != "object-add" or name == "qom_type"
+                     else name: value for name, value in arguments.items()}
         started = time.time_ns()
         answer = self._call(command, arguments)
         if not command.startswith("query-"):
@@ -138,17 +140,17 @@ class Qmp:
 class Vm:
     """One QEMU process with one TAP, vhost on."""
 
-    def __init__(self, lab: "Lab", name: str, incoming: str, vhost: bool = True,
+    def __init__(self, lab: "Lab", name: str, tap: str, incoming: str,
                  extra: tuple[str, ...] = ()) -> None:
         self.name = name
-        self.tap = f"{name}0"
+        self.tap = tap
         self._lab = lab
         self._log = (RESULTS / f"qemu-{name}.log").open("w")
         netdev = f"tap,id=net0,ifname={self.tap},script=no,downscript=no"
         self.process = subprocess.Popen(
             ["/usr/bin/qemu", "-name", name, "-L", "/usr/share/lab-firmware",
              *guest.machine("/guest/vmlinuz", "/guest/initrd"),
-             "-netdev", netdev + (",vhost=on" if vhost else ""),
+             "-netdev", netdev + (",vhost=on" if lab.vhost else ""),
              *guest.network_card(),
              "-serial", f"file:/results/guest-{name}.log",
              "-qmp", f"unix:/run/{name}.qmp,server=on,wait=off",
@@ -207,13 +209,13 @@ class ReadWatch:
             event = self._folder / f"events/syscalls/sys_enter_{call}"
             (event / "filter").write_text(f"fd == {vm.tap_fd()}")
             (event / "enable").write_text("1")
-        self.reset()
 
-    def reset(self) -> None:
-        (self._folder / "trace").write_text("")
-
-    def count(self) -> int:
+    def stop(self) -> int:
+        """Ends the watch (it slows all of the lab down) and returns how often QEMU read."""
         lines = (self._folder / "trace").read_text().splitlines()
+        for event in self._folder.glob("events/syscalls/sys_enter_read*"):
+            (event / "enable").write_text("0")
+        self._folder.rmdir()
         return sum(1 for line in lines if not line.startswith("#"))
 
 
@@ -247,6 +249,46 @@ class Stream:
             time.sleep(quiet_s)
 
 
+class Injector:
+    """Sends numbered packets, like the traffic program's, into a redirector's chardev."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        # A stopped guest takes nothing: the sender must not stand still for that.
+        self._socket.setblocking(True)
+        self._thread: threading.Thread | None = None
+        self._sent: list[tuple[int, int]] = []
+        self._number = 0
+
+    def send(self, count: int, rate: int) -> None:
+        """Sends in the background, after what was to be sent before."""
+        self._join()
+        say(f"injecting {count} packets")
+        self._thread = threading.Thread(target=self._work, args=(count, rate), daemon=True)
+        self._thread.start()
+
+    def _join(self) -> None:
+        if self._thread:
+            self._thread.join(60)
+            if self._thread.is_alive():
+                raise ScenarioError("the injected packets are not taken: stuck for 60 s")
+
+    def _work(self, count: int, rate: int) -> None:
+        for _ in range(count):
+            now = time.time_ns()
+            self._socket.sendall(guest.injected_packet(self._number, now))
+            self._sent.append((self._number, now))
+            self._number += 1
+            time.sleep(1 / rate)
+
+    def finish(self) -> None:
+        self._join()
+        with (RESULTS / "to-guest.sent.csv").open("w") as out:
+            out.write("number,sent_ns,arrived_ns,damaged\n")
+            out.writelines(f"{number},{sent},0,0\n" for number, sent in self._sent)
+
+
 class Lab:
     """The network and everything in it; close() ends all processes and writes the record."""
 
@@ -278,18 +320,24 @@ class Lab:
         if self._traffic and self._traffic.poll() is None:
             self._traffic.kill()
         for vm in self.vms:
-            try:
-                vm.qmp.poll_events()
-                self.note(f"{vm.name}_tap_dropped", vm.tap_counter("tx_dropped"))
-            except (ScenarioError, OSError):
-                pass
-            vm.kill()
+            if vm.process.poll() is None:
+                self.end(vm)
         events = [{"vm": vm.name, "event": event["event"], "ns": event["ns"],
                    "data": event.get("data")} for vm in self.vms for event in vm.qmp.events]
         record = {"scenario": self.scenario, "parameters": self.parameters,
                   "commands": self.commands, "marks": self.marks, "notes": self.notes,
                   "events": sorted(events, key=lambda event: event["ns"])}
         (RESULTS / "record.json").write_text(json.dumps(record, indent=1))
+
+    def _note_end(self, vm: Vm) -> None:
+        try:
+            vm.qmp.poll_events()
+            redirectors = vm.qmp.try_command("query-filter-redirectors").get("return")
+            if redirectors:
+                self.note(f"{vm.name}_redirectors", redirectors)
+            self.note(f"{vm.name}_tap_dropped", vm.tap_counter("tx_dropped"))
+        except (ScenarioError, OSError):
+            pass        # dead: what it can't tell is not noted
 
     # ---- network ----
 
@@ -320,7 +368,7 @@ class Lab:
     def source(self, *extra: str) -> Vm:
         """The source, its guest running, vhost checked."""
         say("source: starting the guest from its snapshot")
-        vm = Vm(self, "src", "file:/guest/snapshot", self.vhost, extra)
+        vm = Vm(self, "src", "src0", "file:/guest/snapshot", extra)
         self.vms.append(vm)
         wait_until("the guest runs", lambda: vm.status() == "running", 60)
         vm.check_vhost()
@@ -339,18 +387,79 @@ class Lab:
         wait_until("the guest answers pings quickly", quick, 60)
         say("the guest runs and answers")
 
-    def destination(self, *extra: str, name: str = "dst") -> Vm:
-        vm = Vm(self, name, "defer", self.vhost, extra)
+    def destination(self, name: str = "dst", tap: str = "dst0") -> Vm:
+        vm = Vm(self, name, tap, "defer")
         self.vms.append(vm)
         return vm
 
-    @staticmethod
-    def watch_reads(vm: Vm) -> ReadWatch:
-        return ReadWatch(vm)
+    # ---- redirectors ----
 
-    def expect_no_reads(self, vm: Vm, watch: ReadWatch) -> None:
-        """QEMU's own netdev read nothing since the watch began (or was reset)."""
-        count = watch.count()
+    @staticmethod
+    def socket_chardev(vm: Vm, name: str, path: str, server: bool) -> None:
+        """chardev-add of a Unix socket."""
+        data = {"addr": {"type": "unix", "data": {"path": path}}, "server": server}
+        if server:
+            data["wait"] = False
+        vm.qmp("chardev-add", id=name, backend={"type": "socket", "data": data})
+
+    def inject_end(self, vm: Vm, path: str) -> None:
+        """What comes in at a socket goes into this machine's TAP, once its guest runs."""
+        self.socket_chardev(vm, "handover", path, server=True)
+        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
+               indev="handover", out_netdev="net0", vnet_hdr_support=True)
+
+    def handover_end(self, vm: Vm, path: str) -> None:
+        """What the stopped guest did not get goes out at a socket."""
+        self.socket_chardev(vm, "handover", path, server=False)
+        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
+               queue="tx", outdev="handover", enable_when_stopped=True, vnet_hdr_support=True)
+
+    def capture_end(self, vm: Vm, path: str, queue: str = "tx", stopped: bool = True) -> None:
+        """A copy of what passes the TAP goes out at a socket."""
+        self.socket_chardev(vm, "handover", path, server=False)
+        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
+               queue=queue, in_netdev="net0", outdev="handover", enable_when_stopped=stopped,
+               vnet_hdr_support=True)
+
+    def hold_announcement(self, destination: Vm) -> None:
+        """Keeps the network sending to the source until announce(): the destination announces
+        nothing by itself, and its port learns no addresses from what the guest sends."""
+        destination.qmp("migrate-set-parameters", announce_rounds=0)
+        run("bridge", "link", "set", "dev", destination.tap, "learning", "off")
+
+    def announce(self, source: Vm, destination: Vm) -> None:
+        """Waits until the backlog has been handed over, then lets the destination announce."""
+        empty = 0
+
+        def drained() -> bool:
+            nonlocal empty
+            ends = [vm.redirector("handover") for vm in (source, destination)]
+            queued = sum(end[side]["stats"]["queued"] for end in ends
+                         for side in ("input", "output") if "stats" in end[side])
+            handed = [end["output"]["stats"]["packets"] for end in ends]
+            empty = empty + 1 if not queued and abs(handed[0] - handed[1]) <= 2 else 0
+            return empty >= 5
+
+        try:
+            wait_until("the backlog is handed over", drained, 30, 0.1)
+        except ScenarioError as error:      # costs order, not packets: go on
+            self.note("announced_early", str(error))
+            say(f"announcing nevertheless: {error}")
+        run("bridge", "link", "set", "dev", destination.tap, "learning", "on")
+        destination.qmp("announce-self", initial=50, max=500, rounds=5, step=50)
+        self.mark("announced")
+
+    def end(self, vm: Vm) -> None:
+        """Ends one QEMU; its events stay on record."""
+        self._note_end(vm)
+        vm.kill()
+
+    def check_vhost_carries(self, vm: Vm, watch_s: float = 1.5) -> None:
+        """vhost's worker exists, and QEMU's own netdev reads nothing while packets flow."""
+        vm.check_vhost()
+        watch = ReadWatch(vm)
+        time.sleep(watch_s)
+        count = watch.stop()
         self.note(f"{vm.name}_own_reads", count)
         if count:
             raise ScenarioError(f"{vm.name}: QEMU itself read its TAP {count} times while the "
@@ -380,26 +489,56 @@ class Lab:
         if self._traffic.returncode:
             raise ScenarioError(f"traffic program failed: {out.strip()}")
 
+    def bulk(self) -> None:
+        """A TCP transfer to the guest, then one from it."""
+        say(f"TCP: {self.parameters['bulk']} bytes each way")
+        run(*self.client("/usr/bin/traffic", "bulk", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
+                         str(self.parameters["bulk"])))
+
+    def fetch(self) -> None:
+        """Brings the guest's records home, where no traffic program ran on the client."""
+        run(*self.client("/usr/bin/traffic", "fetch", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
+                         str(RESULTS)))
+
+    @staticmethod
+    def stream(name: str) -> Stream:
+        return Stream(name)
+
+    @staticmethod
+    def injector(path: str) -> Injector:
+        return Injector(path)
+
     # ---- migration ----
 
-    def migrate(self, source: Vm, destination: Vm, port: int = 4444) -> None:
-        """A live migration over TCP, until the destination's guest runs."""
+    def start_migration(self, source: Vm, destination: Vm, port: int = 4444) -> int:
+        """Starts a live migration over TCP; returns the time of that."""
         say(f"migrating {source.name} to {destination.name}")
         uri = f"tcp:127.0.0.1:{port}"
         started = time.time_ns()
         destination.qmp("migrate-incoming", uri=uri)
         source.qmp("migrate", uri=uri)
+        return started
+
+    def finish_migration(self, source: Vm, destination: Vm, started: int) -> None:
+        """Waits until the destination's guest runs and the source has finished."""
         stop = source.qmp.event("STOP", 60, started)
         resume = destination.qmp.event("RESUME", 60, started)
         self.mark(f"{source.name} stopped", stop["ns"])
         self.mark(f"{destination.name} resumed", resume["ns"])
-        result = wait_until("migration completed", lambda: self._migration_end(source), 60)
+        result = self.migration_end(source)
         if result["status"] != "completed":
             raise ScenarioError(f"migration {result['status']}: {result.get('error-desc')}")
         self.note("downtime_by_qemu_ms", result.get("downtime"))
         say(f"guest stopped for {(resume['ns'] - stop['ns']) / 1e6:.0f} ms")
 
+    def migrate(self, source: Vm, destination: Vm) -> None:
+        self.finish_migration(source, destination, self.start_migration(source, destination))
+
     @staticmethod
-    def _migration_end(vm: Vm) -> dict[str, Any] | None:
-        info = vm.qmp("query-migrate")
-        return info if info.get("status") in ("completed", "failed", "cancelled") else None
+    def migration_end(vm: Vm) -> dict[str, Any]:
+        """Waits until the source's migration is over, one way or the other."""
+        def over() -> dict[str, Any] | None:
+            info = vm.qmp("query-migrate")
+            return info if info.get("status") in ("completed", "failed", "cancelled") else None
+
+        return dict(wait_until("the migration is over", over, 60))

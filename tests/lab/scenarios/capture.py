@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""Capture all that a running vhost-net guest sends and receives, then a TCP bulk transfer."""
+
+import time
+
+PARAMETERS = {"bulk": 3000000}  # bytes over TCP, each way
+
+
+def run(lab):
+    lab.network(("src0",))
+    stream = lab.stream("capture")
+    source = lab.source()
+    lab.capture_end(source, stream.path, queue="all", stopped=False)
+    lab.start_traffic()
+    lab.check_vhost_carries(source)
+    time.sleep(lab.after)
+    lab.stop_traffic()
+    lab.bulk()
+    stream.settle()
+
+
+def judge(result):
+    from stream import Capture      # of tests/lab: only on the outside
+
+    capture = Capture(result["folder"] + "/capture.stream")
+    forth, back = (capture.check_stream(direction) for direction in ("to-guest", "from-guest"))
+    counters = result["notes"]["src_redirectors"][0]["input"]["stats"]
+    return [("the guest's own traffic is whole", result["lost"] == 0
+             and result["duplicated"] == 0 and result["damaged"] == 0),
+            (f"to the guest: {forth}", forth.whole),
+            (f"from the guest: {back}", back.whole),
+            (f"TCP super-packets seen: {capture.super_packets}", capture.super_packets > 0),
+            (f"bad vnet headers: {capture.bad_headers}", capture.bad_headers == 0),
+            ("the kernel dropped nothing", counters["lost"] == 0 and counters["errors"] == 0)]
