@@ -57,7 +57,7 @@ def check_spdx(group: Group, paths: list[Path]) -> None:
     for path in paths:
         if str(path.relative_to(TOP)).startswith(NO_SPDX):
             continue
-        head = path.read_bytes()[:600]
+        head = path.read_bytes()[:4096]
         if b"\0" not in head and head.strip() and b"SPDX-License-Identifier:" not in head:
             missing.append(shown(path))
     group.add("an SPDX line in each file", not missing, "\n".join(missing))

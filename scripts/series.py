@@ -87,6 +87,10 @@ def mails() -> list[Path]:
 def work_tree(commit: str) -> None:
     """WORK at `commit`; objects of an earlier build stay."""
     git("worktree", "prune")
+    # A work tree of an earlier build/qemu is nothing any more.
+    link = WORK / ".git"
+    if link.exists() and not Path(link.read_text().removeprefix("gitdir:").strip()).exists():
+        shutil.rmtree(WORK)
     if not WORK.exists():
         git("worktree", "add", "-q", "--force", "--detach", str(WORK), commit)
         return

@@ -200,7 +200,7 @@ def run(args: list[str]) -> int:
             refresh()
         case ["saved"]:
             if why := unsaved():
-                raise SeriesError(f"{why}; 'make refresh' saves them, 'make distclean' throws"
+                raise SeriesError(f"{why}; commit and 'make refresh' saves them, 'make distclean' throws"
                                   " them away")
         case _:
             print(__doc__)
