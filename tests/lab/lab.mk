@@ -11,17 +11,17 @@ LAB = $(LAB_PYTHON) tests/lab/lab.py --build $(BUILD) --qemu $(QEMU)
 
 .PHONY: lab lab-shell lab-list demo check-lab
 
-lab: $(QEMU)
-	$(LAB) run $(SCENARIO) $(LAB_ARGS)
+lab: all
+	@$(LAB) run $(SCENARIO) $(LAB_ARGS)
 
-lab-shell: $(QEMU)
-	$(LAB) shell
+lab-shell: all
+	@$(LAB) shell
 
 lab-list:
 	@$(LAB) list
 
-demo: $(QEMU)
-	$(LAB) demo $(LAB_ARGS)
+demo: all
+	@$(LAB) demo $(LAB_ARGS)
 
-check-lab: $(QEMU)
-	$(LAB) check $(LAB_ARGS)
+check-lab: all
+	@$(LAB) check $(LAB_ARGS)

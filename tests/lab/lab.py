@@ -35,6 +35,7 @@ from image import HERE, Image, LabError, say  # noqa: E402
 from guest import SPARE_WORK  # noqa: E402  (image makes it importable)
 
 SCENARIOS = HERE / "scenarios"
+MANUAL = HERE.parent.parent / "docs/system/filter-redirector.rst"
 MEMORY_MIB = 1536
 RESULT_DISK_BYTES = 1 << 30     # sparse
 BOOT_LIMIT_S = 90               # until the lab's first line
@@ -53,7 +54,8 @@ PARAMETERS: dict[str, Any] = {
     "vhost": True,      # off only to see the checks fail
 }
 DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
-CHECKED = ("capture", "inject", "migrate-stock", "migrate-handover", "migrate-capture")
+CHECKED = ("capture", "inject", "migrate-stock", "migrate-handover", "migrate-capture",
+           "manual")
 
 
 def scenario_names() -> list[str]:
@@ -208,6 +210,7 @@ def overlay(image: Image, target: Path, scenario: str, parameters: dict[str, Any
         archive = Archive(out)
         archive.tree(HERE / "inside", "lab", frozenset({"__pycache__"}))
         archive.tree(SCENARIOS, "lab/scenarios", frozenset({"__pycache__"}))
+        archive.data("lab/manual.rst", MANUAL.read_bytes())
         archive.data("lab/parameters.json", json.dumps(parameters).encode())
         archive.data("lab/scenario" if scenario else "lab/shell", scenario.encode())
         archive.close()

@@ -360,6 +360,11 @@ class Lab:
         run("ip", "-n", "client", "neigh", "add", guest.GUEST_IP, "lladdr", guest.GUEST_MAC,
             "dev", "eth0", "nud", "permanent")
 
+    @staticmethod
+    def command(*command: str) -> None:
+        """Runs a command of the host, that is, of the lab."""
+        run(*command)
+
     def client(self, *command: str) -> list[str]:
         return ["ip", "netns", "exec", "client", *command]
 
@@ -432,13 +437,13 @@ class Lab:
         self.commands.append({"vm": vm.name, "ns": time.time_ns(), "shell": " ".join(command)})
         run(*command)
 
-    def announce(self, source: Vm, destination: Vm) -> None:
-        """Waits until the backlog has been handed over, then lets the destination announce."""
+    def wait_handed_over(self, source: Vm, destination: Vm, name: str = "handover") -> None:
+        """Waits until the destination has injected what the source has taken over."""
         empty = 0
 
         def drained() -> bool:
             nonlocal empty
-            ends = [vm.redirector("handover") for vm in (source, destination)]
+            ends = [vm.redirector(name) for vm in (source, destination)]
             queued = sum(end[side]["stats"]["queued"] for end in ends
                          for side in ("input", "output") if "stats" in end[side])
             handed = [end["output"]["stats"]["packets"] for end in ends]
@@ -450,6 +455,10 @@ class Lab:
         except ScenarioError as error:      # costs order, not packets: go on
             self.note("announced_early", str(error))
             say(f"announcing nevertheless: {error}")
+
+    def announce(self, source: Vm, destination: Vm) -> None:
+        """Waits until the backlog has been handed over, then lets the destination announce."""
+        self.wait_handed_over(source, destination)
         self._learning(destination, "on")
         destination.qmp("announce-self", initial=50, max=500, rounds=5, step=50)
         self.mark("announced")

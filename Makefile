@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The patched QEMU: `make help` lists what can be made. The build proper is
+# QEMU's (ninja in build/qemu/build); this file sees to its order.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+NINJAFLAGS ?=
+# Passed to `meson test`; slow machines: MTESTFLAGS='-t 10'
+MTESTFLAGS ?=
+
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+
+TREE := build/qemu
+OBJ := $(TREE)/build
+STAMP := build/stamp
+PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
+
+# The groups of tests that `make check` runs, in this order. Each has a target
+# check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
+CHECK_GROUPS := lint series qemu lab
+
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+
+.PHONY: all
+all: $(STAMP)/tree
+	@ninja -C $(OBJ) $(NINJAFLAGS) $$(cat $(STAMP)/targets)
+	@for f in $(OBJ)/qemu-system-*; do \
+	    [ ! -x "$$f" ] || ln -sfn "qemu/build/$${f##*/}" "build/$${f##*/}"; \
+	done
+
+$(STAMP)/configured: configure
+	@./configure --again
+
+# Patches that came with a `git pull` get into the tree; `make refresh` is the
+# way back.
+$(STAMP)/tree: $(STAMP)/configured $(PATCHES)
+	@$(PYTHON) scripts/tree.py prepare
+	@touch $@
+
+.PHONY: refresh
+refresh: | $(STAMP)/configured
+	@$(PYTHON) scripts/tree.py refresh
+	@touch $(STAMP)/tree
+
+# ---- tests
+
+.PHONY: check
+check: all
+	@rm -rf build/check && mkdir -p build/check
+	@-for g in $(CHECK_GROUPS); do $(MAKE) check-$$g || :; done
+	@$(PYTHON) scripts/tally.py $(CHECK_GROUPS)
+
+.PHONY: check-lint
+check-lint: $(STAMP)/tree
+	@$(PYTHON) scripts/lint.py
+
+.PHONY: check-qemu
+check-qemu: all
+	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py $(MTESTFLAGS)
+
+# ---- the lab: check-lab, lab, lab-shell, demo
+
+QEMU := build/qemu-system-x86_64
+LAB_PYTHON := $(PYTHON)
+include tests/lab/lab.mk
+
+# ---- the mailable series
+
+.PHONY: series check-series
+series check-series: $(STAMP)/tree
+	@$(PYTHON) scripts/series.py check
+
+.PHONY: check-series-build
+check-series-build: $(STAMP)/tree
+	@$(PYTHON) scripts/series.py build
+
+# ---- install, clean
+
+.PHONY: install
+install: all
+	@scripts/install.sh "$(PREFIX)" "$(DESTDIR)"
+
+.PHONY: distclean
+distclean:
+	@rm -rf build
+
+.PHONY: help
+help:
+	@echo 'make                     build; then run build/qemu-system-x86_64'
+	@echo 'make check               build and run all tests; ends with their numbers'
+	@echo 'make check-GROUP         one group of tests: $(CHECK_GROUPS)'
+	@echo 'make demo                the main job on real parts: stock and lossless migrations'
+	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
+	@echo 'make lab-shell           a prompt in the lab'
+	@echo 'make series              write the mailable series to build/series, and check it'
+	@echo 'make check-series-build  build every commit of the series (slow)'
+	@echo 'make refresh             write the commits of build/qemu back to patches/'
+	@echo 'make install             install (PREFIX=$(PREFIX), DESTDIR=$(DESTDIR))'
+	@echo 'make distclean           remove all that was made (build/)'
+	@echo './configure --help       versions, own source, options for QEMU'

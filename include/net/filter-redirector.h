@@ -1,0 +1,105 @@
+/*
+ * Netdev endpoints of filter-redirector
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef QEMU_NET_FILTER_REDIRECTOR_H
+#define QEMU_NET_FILTER_REDIRECTOR_H
+
+#include "net/filter.h"
+
+#define TYPE_FILTER_REDIRECTOR "filter-redirector"
+
+/*
+ * A redirector has an input and an output.  Each is a character device, the
+ * filter chain of the netdev it sits on, or a packet socket on the interface
+ * of a TAP netdev.  net/filter-mirror.c has the redirector between character
+ * devices and the chain; it leaves all work to this module once one of the
+ * properties in_netdev, out_netdev and enable_when_stopped is in use (the
+ * redirector is "extended").
+ *
+ * On these paths QEMU's main loop never waits for a receiver: what can't be
+ * passed on stays in the capture ring, in the TAP's queue or with the sender.
+ *
+ * All functions belong to the main loop, or to who holds the BQL.
+ */
+typedef struct Redirector Redirector;
+
+/**
+ * filter_redirector_get() - The extension of a filter-redirector object
+ * @obj: object of type TYPE_FILTER_REDIRECTOR
+ *
+ * Provided by net/filter-mirror.c.
+ */
+Redirector *filter_redirector_get(Object *obj);
+
+/**
+ * redirector_new() - Make an extension with default properties
+ */
+Redirector *redirector_new(void);
+
+/**
+ * redirector_free() - Stop and free an extension
+ * @r: extension, in any state of set-up, or NULL
+ */
+void redirector_free(Redirector *r);
+
+/**
+ * redirector_class_init() - Add properties and methods to filter-redirector
+ * @oc: class
+ */
+void redirector_class_init(ObjectClass *oc);
+
+/**
+ * redirector_is_extended() - Does this module do the work?
+ * @r: extension
+ */
+bool redirector_is_extended(const Redirector *r);
+
+/**
+ * redirector_check() - Check the combination of properties
+ * @r: extension
+ * @nf: the filter
+ * @indev: id of the input chardev, or NULL
+ * @outdev: id of the output chardev, or NULL
+ * @errp: set if it isn't allowed; the message names the object
+ *
+ * For every redirector, extended or not.
+ *
+ * Return: true if it is allowed
+ */
+bool redirector_check(Redirector *r, NetFilterState *nf, const char *indev,
+                      const char *outdev, Error **errp);
+
+/**
+ * redirector_setup() - Open the ends of an extended redirector
+ * @r: extension, checked
+ * @nf: the filter, its netdev is known
+ * @indev: id of the input chardev, or NULL
+ * @outdev: id of the output chardev, or NULL
+ * @vnet_hdr: packets on chardevs come with the length of their vnet header
+ * @errp: set on failure; the message names the object.  Whatever was opened
+ *        is closed by redirector_free().
+ */
+void redirector_setup(Redirector *r, NetFilterState *nf, const char *indev,
+                      const char *outdev, bool vnet_hdr, Error **errp);
+
+/**
+ * redirector_receive_iov() - Take a packet that the filter chain brings
+ * @r: extension, set up
+ * @sender: net client that sends it
+ * @flags: QEMU_NET_PACKET_FLAG_*
+ * @iov: packet, behind a vnet header of the netdev's length (unless the flags
+ *       say that it is bare)
+ * @iovcnt: number of pieces
+ *
+ * Return: 0 if the packet is to go on through the chain, else its size
+ */
+ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
+                               unsigned flags, const struct iovec *iov,
+                               int iovcnt);
+
+#endif /* QEMU_NET_FILTER_REDIRECTOR_H */

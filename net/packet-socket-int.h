@@ -1,0 +1,46 @@
+/*
+ * What capture and injection share: opening a packet socket
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef NET_PACKET_SOCKET_INT_H
+#define NET_PACKET_SOCKET_INT_H
+
+#include "net/packet-socket.h"
+
+/**
+ * packet_socket_open() - Open a nonblocking packet socket with vnet headers
+ * @errp: set on failure
+ *
+ * The socket receives nothing yet: its protocol is 0 until it is bound.
+ *
+ * Return: file descriptor, or -1
+ */
+int packet_socket_open(Error **errp);
+
+/**
+ * packet_socket_bind() - Bind a packet socket to an interface
+ * @fd: packet socket
+ * @iface: interface
+ * @protocol: ETH_P_ALL to receive, 0 to send only
+ * @errp: set on failure
+ *
+ * Return: true on success
+ */
+bool packet_socket_bind(int fd, const PacketInterface *iface,
+                        uint16_t protocol, Error **errp);
+
+/**
+ * packet_socket_state() - See to a packet socket's interface
+ * @fd: packet socket, bound to @iface
+ * @iface: interface
+ * @name: result, see packet_capture_state(); may be NULL
+ *
+ * Return: 0, -ENETDOWN or -ENODEV
+ */
+int packet_socket_state(int fd, const PacketInterface *iface, char *name);
+
+#endif /* NET_PACKET_SOCKET_INT_H */

@@ -1,0 +1,180 @@
+/*
+ * Packets in a byte stream, and a bounded queue of them
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/iov.h"
+#include "net/packet-stream.h"
+
+void packet_stream_init(PacketStream *s, size_t size, bool vnet_hdr)
+{
+    assert(size >= 4 * PACKET_STREAM_FRAME_MAX);
+    *s = (PacketStream) {
+        .buf = g_malloc(size),
+        .size = size,
+        .vnet_hdr = vnet_hdr,
+    };
+}
+
+void packet_stream_destroy(PacketStream *s)
+{
+    g_free(s->buf);
+    *s = (PacketStream) {};
+}
+
+static size_t prefix_len(const PacketStream *s)
+{
+    return s->vnet_hdr ? 8 : 4;
+}
+
+/*
+ * The bytes are moved to the front only when at least half of the buffer is
+ * free there, which makes the cost of moving less than that of filling.
+ */
+static bool worth_moving(const PacketStream *s)
+{
+    return s->head >= s->size / 2;
+}
+
+size_t packet_stream_room(const PacketStream *s)
+{
+    return s->size - s->tail + (worth_moving(s) ? s->head : 0);
+}
+
+/* Makes @len bytes free at the tail; the caller has looked at the room. */
+static uint8_t *make_room(PacketStream *s, size_t len)
+{
+    if (s->size - s->tail < len) {
+        memmove(s->buf, s->buf + s->head, s->tail - s->head);
+        s->scanned -= s->head;
+        s->tail -= s->head;
+        s->head = 0;
+    }
+    return s->buf + s->tail;
+}
+
+bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
+                       const struct iovec *iov, unsigned iovcnt)
+{
+    size_t len = iov_size(iov, iovcnt);
+    size_t frame = prefix_len(s) + hdr_len + len;
+    uint8_t *p;
+
+    assert(s->scanned == s->tail);
+    assert(hdr_len + len && hdr_len + len <= PACKET_LEN_MAX);
+    if (packet_stream_room(s) < frame) {
+        return false;
+    }
+    p = make_room(s, frame);
+    stl_be_p(p, hdr_len + len);
+    if (s->vnet_hdr) {
+        stl_be_p(p + 4, hdr_len);
+    }
+    p += prefix_len(s);
+    memcpy(p, hdr, hdr_len);
+    iov_to_buf(iov, iovcnt, 0, p + hdr_len, len);
+    s->tail += frame;
+    s->scanned = s->tail;
+    s->packets++;
+    return true;
+}
+
+/* Moves @scanned over the packets that have become complete. */
+static int scan(PacketStream *s)
+{
+    while (s->tail - s->scanned >= 4) {
+        const uint8_t *p = s->buf + s->scanned;
+        size_t have = s->tail - s->scanned;
+        uint32_t len = ldl_be_p(p);
+
+        if (len == 0 || len > PACKET_LEN_MAX) {
+            return -EINVAL;
+        }
+        if (s->vnet_hdr && have >= 8) {
+            uint32_t hdr_len = ldl_be_p(p + 4);
+
+            if (hdr_len > len || !vnet_hdr_len_ok(hdr_len)) {
+                return -EINVAL;
+            }
+        }
+        if (have < prefix_len(s) + len) {
+            break;
+        }
+        s->scanned += prefix_len(s) + len;
+        s->packets++;
+    }
+    return 0;
+}
+
+int packet_stream_add(PacketStream *s, const uint8_t *buf, size_t len)
+{
+    int ret;
+
+    assert(len <= packet_stream_room(s));
+    memcpy(make_room(s, len), buf, len);
+    s->tail += len;
+    ret = scan(s);
+    if (ret < 0) {
+        packet_stream_trim(s);
+    }
+    return ret;
+}
+
+bool packet_stream_trim(PacketStream *s)
+{
+    bool incomplete = s->tail != s->scanned;
+
+    s->tail = s->scanned;
+    return incomplete;
+}
+
+unsigned packet_stream_peek(const PacketStream *s, size_t hdr_len,
+                            PacketFrame *frames, unsigned max)
+{
+    const uint8_t *p = s->buf + s->head;
+    unsigned i, n = MIN(max, s->packets);
+
+    for (i = 0; i < n; i++) {
+        PacketFrame *f = &frames[i];
+        size_t len = ldl_be_p(p);
+        const uint8_t *data = p + prefix_len(s);
+
+        f->hdr_len = MIN(s->vnet_hdr ? ldl_be_p(p + 4) : hdr_len, len);
+        memcpy(f->hdr, data, f->hdr_len);
+        f->len = len - f->hdr_len;
+        f->iov[0] = (struct iovec) { (void *)(data + f->hdr_len), f->len };
+        f->iovcnt = 1;
+        p = data + len;
+    }
+    return n;
+}
+
+size_t packet_stream_front(const PacketStream *s, size_t *len)
+{
+    assert(s->packets);
+    *len = ldl_be_p(s->buf + s->head);
+    return prefix_len(s) + *len;
+}
+
+void packet_stream_drop(PacketStream *s, unsigned n)
+{
+    assert(n <= s->packets);
+    s->packets -= n;
+    while (n--) {
+        s->head += prefix_len(s) + ldl_be_p(s->buf + s->head);
+    }
+    if (s->head == s->tail) {
+        s->head = s->scanned = s->tail = 0;
+    }
+}
+
+const uint8_t *packet_stream_data(const PacketStream *s, size_t *len)
+{
+    *len = s->scanned - s->head;
+    return s->buf + s->head;
+}

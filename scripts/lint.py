@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Check this repo's own files; writes build/check/lint.tap.
+
+Shell scripts: shellcheck. Python: compiles. Every file: an SPDX line. Our QEMU
+files: each comes with exactly one patch.
+"""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from patchset import PATCHES, TOP, SeriesError, check_new_files, read_series, shown, variants
+from tap import Group
+
+# Folders whose files go to QEMU's tree, at the same path.
+QEMU_FOLDERS = ("net", "include", "qapi", "tests/unit", "tests/qtest", "docs/system",
+                "docs/devel", "docs/interop")
+# What can't or need not carry a license line.
+NO_SPDX = ("COPYING", ".gitignore", "patches/")
+
+
+def files() -> list[Path]:
+    """Tracked files, and new ones that git does not ignore; all where there is no git."""
+    done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others",
+                           "--exclude-standard"], cwd=TOP, text=True, check=False,
+                          capture_output=True)
+    names = done.stdout.split("\0") if done.returncode == 0 else \
+        [str(p.relative_to(TOP)) for p in TOP.rglob("*")
+         if not {"build", ".git"} & set(p.relative_to(TOP).parts)]
+    return [TOP / n for n in sorted(set(names)) if n and (TOP / n).is_file()]
+
+
+def first_line(path: Path) -> str:
+    with path.open(errors="replace") as f:
+        return f.readline()
+
+
+def check_shell(group: Group, path: Path) -> None:
+    if not shutil.which("shellcheck"):
+        group.add(f"shellcheck {shown(path)}", True, "no shellcheck", skipped=True)
+        return
+    done = subprocess.run(["shellcheck", str(path)], text=True, capture_output=True, check=False)
+    group.add(f"shellcheck {shown(path)}", done.returncode == 0, done.stdout + done.stderr)
+
+
+def check_python(group: Group, path: Path) -> None:
+    try:
+        compile(path.read_text(), str(path), "exec")
+        group.add(f"python {shown(path)}", True)
+    except SyntaxError as e:
+        group.add(f"python {shown(path)}", False, str(e))
+
+
+def check_spdx(group: Group, paths: list[Path]) -> None:
+    missing = []
+    for path in paths:
+        if str(path.relative_to(TOP)).startswith(NO_SPDX):
+            continue
+        head = path.read_bytes()[:4096]
+        if b"\0" not in head and head.strip() and b"SPDX-License-Identifier:" not in head:
+            missing.append(shown(path))
+    group.add("an SPDX line in each file", not missing, "\n".join(missing))
+
+
+def check_series_files(group: Group, paths: list[Path]) -> None:
+    for minor in ["", *variants()]:
+        name = f"patches{' for QEMU ' + minor if minor else ''} are well formed"
+        try:
+            series = read_series(minor or ".none")
+            check_new_files(series)
+            group.add(name, True)
+        except SeriesError as e:
+            group.add(name, False, str(e))
+            return
+    declared = {n for patch in read_series(".none") for n in patch.new_files}
+    ours = {shown(p) for p in paths if shown(p).startswith(tuple(f + "/" for f in QEMU_FOLDERS))}
+    lost = sorted(ours - declared)
+    group.add("each QEMU file comes with a patch", not lost,
+              "no patch has a New-file line for: " + ", ".join(lost))
+
+
+def main() -> int:
+    group = Group("lint")
+    paths = files()
+    for path in paths:
+        line = first_line(path)
+        if line.startswith("#!") and ("/sh" in line or "bash" in line) or path.suffix == ".sh":
+            check_shell(group, path)
+        elif path.suffix == ".py" or line.startswith("#!") and "python" in line:
+            check_python(group, path)
+    check_spdx(group, paths)
+    check_series_files(group, paths)
+    for result in group.results:
+        if not result.ok:
+            print(f"* FAILED: {result.name}\n{result.why}")
+    return group.write()
+
+
+sys.exit(main())

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run our tests in QEMU's suites and QEMU's own listed ones; count their subtests.
+
+usage: run_tests.py [MESON-TEST-OPTION...]
+
+Ours are tests/unit/*.c and tests/qtest/*.c named test-* or *-test; QEMU's are
+listed in tests/qemu-suite.txt. Writes build/check/qemu.tap.
+"""
+import fnmatch
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tap import Group, parse
+
+TOP = Path(__file__).resolve().parent.parent
+OBJ = TOP / "build" / "qemu" / "build"
+MESON = OBJ / "pyvenv" / "bin" / "meson"
+QTEST = "qtest-x86_64/"  # how meson names a qtest
+LOG = OBJ / "meson-logs" / "testlog.json"
+
+
+def is_test(path: Path) -> bool:
+    return path.stem.startswith("test-") or path.stem.endswith("-test")
+
+
+def own_tests() -> list[str]:
+    """meson's names of the tests that this repo brings."""
+    unit = [p.stem for p in sorted((TOP / "tests/unit").glob("*.c")) if is_test(p)]
+    qtest = [QTEST + p.stem for p in sorted((TOP / "tests/qtest").glob("*.c")) if is_test(p)]
+    return unit + qtest
+
+
+def listed_tests() -> list[str]:
+    lines = (TOP / "tests/qemu-suite.txt").read_text().split("\n")
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def known_tests() -> list[str]:
+    out = subprocess.run([MESON, "introspect", "--tests", OBJ], check=True, text=True,
+                         stdout=subprocess.PIPE).stdout
+    return [test["name"] for test in json.loads(out)]
+
+
+def choose(group: Group) -> list[str]:
+    """The names to run; what can't run is a result already."""
+    known = known_tests()
+    chosen: list[str] = []
+    for name in own_tests():
+        if name in known:
+            chosen.append(name)
+        elif name.startswith(QTEST) and not any(k.startswith(QTEST) for k in known):
+            group.add(name, True, "the configured targets have no x86_64", skipped=True)
+        else:
+            group.add(name, False, "meson does not know it: no patch adds it to QEMU's"
+                                   " meson.build")
+    for pattern in listed_tests():
+        names = fnmatch.filter(known, pattern)
+        if not names:
+            group.add(pattern, True, "not in this QEMU or configuration", skipped=True)
+        chosen += [n for n in names if n not in chosen]
+    return chosen
+
+
+def collect(group: Group, chosen: list[str]) -> None:
+    """Turn meson's log into one result a subtest."""
+    ran = {}
+    if LOG.exists():
+        for line in LOG.read_text(errors="replace").splitlines():
+            entry = json.loads(line)
+            # The log's name has the suites in front: "qemu:qtest / qtest-x86_64/x"
+            ran[entry["name"].rpartition(" / ")[2]] = entry
+    for name in chosen:
+        if name in ran:
+            add_test(group, name, ran[name])
+        else:
+            group.add(name, False, "did not run (see the messages above)")
+
+
+def add_test(group: Group, name: str, entry: dict) -> None:
+    subtests, _ = parse(entry.get("stdout") or "")
+    for sub in subtests:
+        group.add(f"{name} {sub.name}", sub.ok, sub.why, sub.skipped)
+    good = entry["result"] in ("OK", "SKIP", "EXPECTEDFAIL")
+    if not subtests:
+        group.add(name, good, "" if good else cause(entry), entry["result"] == "SKIP")
+    elif not good and all(sub.ok for sub in subtests):
+        group.add(f"{name} (end)", False, cause(entry))
+
+
+def cause(entry: dict) -> str:
+    lines = (entry.get("stderr") or entry.get("stdout") or "").strip().split("\n")[-6:]
+    return "\n".join([f"{entry['result']} after {entry['duration']:.0f} s, exit status"
+                      f" {entry['returncode']}", *lines])
+
+
+def main(options: list[str]) -> int:
+    group = Group("qemu")
+    chosen = choose(group)
+    LOG.unlink(missing_ok=True)
+    # A generous multiplier: a test's own limit supposes a quick, idle machine.
+    subprocess.run([MESON, "test", "-C", OBJ, "-t", "5", "--print-errorlogs", *options, *chosen],
+                   stdin=subprocess.DEVNULL, check=False)
+    collect(group, chosen)
+    return group.write()
+
+
+sys.exit(main(sys.argv[1:]))

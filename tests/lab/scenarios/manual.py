@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""Run each command of the manual page, in its order, on real machines."""
+
+import json
+import re
+import shlex
+import time
+from pathlib import Path
+
+PARAMETERS = {"after": 2.0}
+PAGE = "/lab/manual.rst"
+
+
+def blocks(kind):
+    """The page's code blocks of one kind: their text, unindented."""
+    found = re.findall(rf"^\.\. code-block:: {kind}\n\n((?:    .*\n|\n)+)", Path(PAGE).read_text(), re.M)
+    return [re.sub(r"^    ", "", text, flags=re.M).strip() for text in found]
+
+
+def qmp_blocks():
+    decoder = json.JSONDecoder()
+    return [[decoder.raw_decode(command)[0] for command in text.split("-> ")[1:]]
+            for text in blocks("QMP")]
+
+
+def qemu_options():
+    """The options of the page's command line that come after the netdev and its NIC."""
+    text = re.search(r"^    qemu-system-x86_64 \.\.\. \\\n((?:        .*\n)+)", Path(PAGE).read_text(), re.M)
+    words = shlex.split(text[1].replace("\\\n", " "))
+    return words[words.index("-chardev"):]
+
+
+def give(vm, commands):
+    for command in commands:
+        vm.qmp(command["execute"], **command.get("arguments", {}))
+
+
+def host(lab, text, tap):
+    for line in text.splitlines():
+        lab.command(*shlex.split(line.replace("tap0", tap)))
+
+
+def run(lab):
+    capture, before, source_side, announce, clean_up = qmp_blocks()
+    learning_off, learning_on, queue = blocks("shell")
+    lab.network(("src0", "dst0"))
+    lab.command("ip", "link", "set", "lo", "up")
+    lab.command("ip", "addr", "add", "192.0.2.2/32", "dev", "lo")
+    source = lab.source(*qemu_options())
+    give(source, capture[-2:])      # the object of the command line goes
+    give(source, capture)
+
+    host(lab, queue, source.tap)
+    destination = lab.destination()
+    give(destination, before)
+    host(lab, learning_off, destination.tap)
+    lab.start_traffic()
+    started = time.time_ns()
+    give(source, source_side)
+    lab.note("output_before", source.redirector("handover0")["output"]["state"])
+    lab.finish_migration(source, destination, started)
+    lab.wait_handed_over(source, destination, "handover0")
+    host(lab, learning_on, destination.tap)
+    give(destination, announce)
+    time.sleep(lab.after)
+    lab.stop_traffic()
+    lab.note("sent", source.redirector("handover0")["output"]["stats"])
+    lab.note("injected", destination.redirector("handover0")["output"]["stats"])
+    for vm in (source, destination):
+        give(vm, clean_up)
+
+
+def judge(result):
+    notes = result["notes"]
+    return [("the output is active before the migration", notes["output_before"] == "active"),
+            ("no packet lost", result["lost"] == 0),
+            ("no packet doubled", result["duplicated"] == 0),
+            ("both counters agree", notes["sent"]["packets"] == notes["injected"]["packets"] > 0),
+            ("nothing counted as lost", not any(notes[end][what] for end in ("sent", "injected")
+                                                for what in ("lost", "errors")))]
