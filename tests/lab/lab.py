@@ -99,7 +99,7 @@ def parse_value(item: str, text: str, default: Any) -> Any:
     try:
         return type(default)(text)
     except ValueError:
-        raise LabError(f"'{item}': not a {type(default).__name__}") from None
+        raise LabError(f"'{item}': not a number") from None
 
 
 class Host:
