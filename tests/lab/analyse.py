@@ -48,26 +48,21 @@ class Segment:
 class GuestClock:
     """Maps the guest's clock to the lab's.
 
-    The guest's clock stops when the guest does, so every migration moves the offset. Within a
-    segment, the quickest packet to the guest is taken to have needed no time at all: latencies are
-    counted from that (and those from the guest include that packet's real time).
+    In the first segment the quickest packet to the guest is taken to have needed no time at all, so
+    latencies are counted from that one (and those from the guest include its real time). QEMU stops
+    and starts the guest's clock together with the guest, so each later segment's offset is that of
+    the one before plus the time the guest stood still.
     """
 
     def __init__(self, to_guest: list[Arrival], moves: list[tuple[int, int]]) -> None:
-        self._segments: list[Segment] = []
-        guest_start = 0
-        for index in range(len(moves) + 1):
-            lab_start = moves[index - 1][1] if index else 0
-            lab_end = moves[index][0] if index < len(moves) else 1 << 63
-            # Packets sent within the segment by the client's clock, and arrived in it.
-            ways = [a.arrived_ns - a.sent_ns for a in to_guest
-                    if lab_start < a.sent_ns < lab_end and a.arrived_ns >= guest_start]
-            if ways:
-                offset = -min(ways)
-            else:
-                offset = self._segments[-1].offset_ns if self._segments else 0
+        first_stop = moves[0][0] if moves else 1 << 63
+        ways = [a.arrived_ns - a.sent_ns for a in to_guest if a.sent_ns < first_stop]
+        offset = -min(ways, default=0)
+        self._segments = [Segment(0, offset)]
+        for stopped, resumed in moves:
+            guest_start = stopped - offset
+            offset += resumed - stopped
             self._segments.append(Segment(guest_start, offset))
-            guest_start = lab_end - offset
 
     def lab_ns(self, guest_ns: int) -> int:
         for segment in reversed(self._segments):

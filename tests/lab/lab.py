@@ -119,7 +119,7 @@ class Host:
                    "-smp", str(min(4, max(2, os.cpu_count() or 2))), "-m", str(MEMORY_MIB),
                    "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                    "-serial", "stdio", "-kernel", str(self.image.kernel), "-initrd", str(initrd),
-                   "-append", "console=ttyS0 quiet panic=-1 mitigations=off audit=0 "
+                   "-append", "console=ttyS0 quiet panic=-1 mitigations=off audit=0 tsc=reliable "
                               "nowatchdog " + SPARE_WORK]
         if disk:
             command += ["-drive", f"file={disk},if=none,id=results,format=raw,cache=unsafe",

@@ -20,7 +20,7 @@ TITLES = {"migrate-stock": "Stock QEMU: no redirector",
           "migrate-handover": "Hand-over: filter-redirector with enable_when_stopped",
           "migrate-capture": "Capture: filter-redirector with in_netdev"}
 BIN_S = 0.25
-BEFORE_S, AFTER_S = 3.0, 9.0
+BEFORE_S, AFTER_MAX_S = 4.0, 30.0
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -71,13 +71,13 @@ def write_series(folder: Path, stem: Path, result: dict[str, Any]) -> dict[str, 
             seconds = (arrival[1] - stop) / 1e9
             last = max(last, seconds)
             bins[int(seconds // BIN_S)] += 1
-    first, end = int(-BEFORE_S // BIN_S), int(min(AFTER_S, last) // BIN_S)
+    first, end = int(-BEFORE_S // BIN_S), int(min(AFTER_MAX_S, last) // BIN_S) + 1
     stem.with_suffix(".delivered").write_text("".join(
         f"{(i + 0.5) * BIN_S} {bins[i]}\n" for i in range(first, end)))
     lost = [(packet.sent_ns - stop) / 1e9 for packet in read_csv(folder / "to-guest.sent.csv")
             if packet.number not in seen]
     stem.with_suffix(".lost").write_text("".join(f"{seconds} 0\n" for seconds in lost) or "-99 0\n")
-    return {"resume": (resume - stop) / 1e9, "lost": lost, "top": max(bins.values(), default=1),
+    return {"resume": (resume - stop) / 1e9, "lost": lost, "top": max(bins.values(), default=1), "end": min(AFTER_MAX_S, last),
             "gap_start": (result["to_guest"]["longest_gap_at_ns"] - stop) / 1e9,
             "gap": result["longest_gap_ms"] / 1000, "result": result}
 
@@ -122,10 +122,13 @@ def panel(stem: Path, facts: dict[str, Any], title: str) -> list[str]:
 def plot(runs: list[tuple[Path, dict[str, Any]]], target: Path) -> None:
     """switchover.svg and .png in the folder `target`."""
     panels: list[str] = []
+    end = 0.0
     for folder, result in runs:
         stem = target / "data" / result["scenario"]
         stem.parent.mkdir(exist_ok=True)
-        panels += panel(stem, write_series(folder, stem, result), TITLES[result["scenario"]])
+        facts = write_series(folder, stem, result)
+        end = max(end, facts["end"])
+        panels += panel(stem, facts, TITLES[result["scenario"]])
     rate = runs[0][1]["rate"]
     for terminal, name in (("svg size 1100,760 font 'DejaVu Sans,12' background '#ffffff'", "svg"),
                            ("pngcairo size 1100,760 font 'DejaVu Sans,11'", "png")):
@@ -133,7 +136,7 @@ def plot(runs: list[tuple[Path, dict[str, Any]]], target: Path) -> None:
             f"set terminal {terminal}", f"set output {str(target / f'switchover.{name}')!r}",
             f"set multiplot layout {len(runs)},1 title 'Live migration of a virtual machine with "
             f"vhost-net, while {rate} numbered packets a second are sent to it' font ',14'",
-            f"set xrange [{-BEFORE_S}:{AFTER_S}]", f"set boxwidth {BIN_S * 0.95}",
+            f"set xrange [{-BEFORE_S}:{end + 1}]", f"set boxwidth {BIN_S * 0.95}",
             "set xlabel 'time in seconds; 0 = the guest stops on the source'",
             f"set ylabel 'packets per {BIN_S} s'", "set key top right samplen 1",
             "set grid ytics lc rgb '#dddddd'", "set border 3", "set tics nomirror",
