@@ -81,7 +81,8 @@ def write_series(folder: Path, stem: Path, result: dict[str, Any]) -> dict[str, 
     lost = [(packet.sent_ns - stop) / 1e9 for packet in read_csv(folder / "to-guest.sent.csv")
             if packet.number not in seen]
     stem.with_suffix(".lost").write_text("".join(f"{seconds} 0\n" for seconds in lost))
-    return {"resume": (resume - stop) / 1e9, "lost": lost, "top": max(bins.values(), default=1), "end": min(AFTER_MAX_S, last),
+    return {"resume": (resume - stop) / 1e9, "lost": lost,
+            "top": max(bins.values(), default=1), "end": min(AFTER_MAX_S, last),
             "gap_start": (result["to_guest"]["longest_gap_at_ns"] - stop) / 1e9,
             "gap": result["longest_gap_ms"] / 1000, "result": result}
 
@@ -139,12 +140,14 @@ def plot(runs: list[tuple[Path, dict[str, Any]]], target: Path) -> None:
                 "The long waits after the move are the lab's: its guest runs on a processor "
                 "emulated twice and is slow to start.")
         script = [
-            f"set terminal {terminal}", "set termoption noenhanced", f"set output {str(target / f'switchover.{name}')!r}",
+            f"set terminal {terminal}", "set termoption noenhanced",
+            f"set output {str(target / f'switchover.{name}')!r}",
             f"set multiplot layout {len(runs)},1 title 'Live migration of a virtual machine with "
             f"vhost-net, while {rate} numbered packets a second are sent to it' font ',14'",
             f"set xrange [{-BEFORE_S}:{end + 1}]", f"set boxwidth {BIN_S * 0.95}",
             "set xlabel 'time in seconds; 0 = the guest stops on the source host'",
-            f"set ylabel 'packets per {BIN_S} s'", "set key top right samplen 1", "set tmargin 3", "set bmargin 4",
+            f"set ylabel 'packets per {BIN_S} s'", "set key top right samplen 1",
+            "set tmargin 3", "set bmargin 4",
             "set grid ytics lc rgb '#dddddd'", "set border 3", "set tics nomirror",
             "set lmargin 10", "set rmargin 3", *panels[:-1 - len(CLEAR)],
             f"set label 99 \"{note}\" at screen 0.99,0.012 right font ',10' tc rgb '#555555'",
