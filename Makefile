@@ -27,7 +27,7 @@ MAKEFLAGS += --no-print-directory
 all: $(STAMP)/tree
 	@ninja -C $(OBJ) $(NINJAFLAGS) $$(cat $(STAMP)/targets)
 	@for f in $(OBJ)/qemu-system-*; do \
-	    [ ! -x "$$f" ] || ln -sfn "qemu/build/$${f##*/}" "build/$${f##*/}"; \
+	    ! [ -f "$$f" ] || ln -sfn "qemu/build/$${f##*/}" "build/$${f##*/}"; \
 	done
 
 $(STAMP)/configured: configure
