@@ -93,6 +93,7 @@ help:
 	@echo 'make check-GROUP         one group of tests: $(CHECK_GROUPS)'
 	@echo 'make demo                the main job on real parts: stock and lossless migrations'
 	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
+	@echo 'make lab-sweep           a table: migrations over rates and TAP queue lengths (long)'
 	@echo 'make lab-shell           a prompt in the lab'
 	@echo 'make series              write the mailable series to build/series, and check it'
 	@echo 'make check-series-build  build every commit of the series (slow)'

@@ -9,7 +9,7 @@ QEMU ?= $(BUILD)/qemu-system-x86_64
 LAB_PYTHON ?= /usr/bin/python3
 LAB = $(LAB_PYTHON) tests/lab/lab.py --build $(BUILD) --qemu $(QEMU)
 
-.PHONY: lab lab-shell lab-list demo check-lab
+.PHONY: lab lab-shell lab-list lab-sweep demo check-lab
 
 lab: all
 	@$(LAB) run $(SCENARIO) $(LAB_ARGS)
@@ -19,6 +19,9 @@ lab-shell: all
 
 lab-list:
 	@$(LAB) list
+
+lab-sweep: all
+	@$(LAB) sweep $(SCENARIO) $(LAB_ARGS)
 
 demo: all
 	@$(LAB) demo $(LAB_ARGS)

@@ -9,12 +9,17 @@
   lab.py image                        only make what the lab boots
   lab.py check [name=value..]         the scenarios of "make check", TAP output
   lab.py demo [name=value..]          migrations with and without redirector, a table and a plot
+  lab.py sweep [SCENARIO..] [name=value,value..]
+                                      each scenario (default: all migrations) with each of the values
+                                      (default: rate=200,500 queue=1000,10000): a table, written to
+                                      BUILD/lab/sweep after each run
 
 Options: --build DIR (default build), --qemu FILE (default BUILD/qemu-system-x86_64).
 """
 
 import argparse
 import ast
+import itertools
 import json
 import os
 import select
@@ -51,8 +56,10 @@ PARAMETERS: dict[str, Any] = {
     "queue": 10000,     # txqueuelen of the TAPs; the kernel's default is 1000
     "before": 3.0,      # seconds of traffic before the scenario acts
     "after": 6.0,       # seconds of traffic after it acted
+    "late": True,       # announce a moved guest only after the backlog was handed over
     "vhost": True,      # off only to see the checks fail
 }
+SWEEP = {"rate": "200,500", "queue": "1000,10000"}
 DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
 CHECKED = ("capture", "inject", "migrate-stock", "migrate-handover", "migrate-capture",
            "manual")
@@ -319,12 +326,44 @@ def demo(image: Image, build: Path, given: list[str]) -> int:
     return 1 if bad else 0
 
 
+def sweep(image: Image, build: Path, words: list[str]) -> int:
+    """Every scenario named with every combination of the values given."""
+    names = [word for word in words if "=" not in word] or \
+            [name for name in scenario_names() if name.startswith("migrate-")]
+    choices = {**SWEEP, **dict(word.split("=", 1) for word in words if "=" in word)}
+    runs = [(name, [f"{key}={value}" for key, value in zip(choices, values)])
+            for values in itertools.product(*(text.split(",") for text in choices.values()))
+            for name in names]
+    for name, given in runs:
+        parameters_of(name, given)      # a misspelt one is told before the first run
+    target = build / "lab/sweep"
+    shutil.rmtree(target, ignore_errors=True)
+    results = []
+    bad = []
+    for name, given in runs:
+        label = " ".join([name, *given])
+        try:
+            result = run_scenario(image, name, given, target / label.replace(" ", "_"))
+        except LabError as error:
+            bad.append(f"{label}: {str(error).splitlines()[0]}")
+            continue
+        bad += [f"{label}: {text}" for text, good in result["checks"] if not good]
+        if "sent" in result:
+            results.append(result)
+            text = report.sweep_table(results)
+            (target / "table.txt").write_text(text + "\n")
+            print(text, flush=True)
+    for problem in bad:
+        print(f"NOT OK {problem}")
+    return 1 if bad else 0
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=Path("build"))
     parser.add_argument("--qemu", type=Path)
-    parser.add_argument("action", choices=("list", "run", "shell", "image", "check", "demo"))
+    parser.add_argument("action", choices=("list", "run", "shell", "image", "check", "demo", "sweep"))
     parser.add_argument("rest", nargs="*")
     return parser.parse_args()
 
@@ -350,6 +389,8 @@ def act(args: argparse.Namespace) -> int:
         return shell(image, args.build / "lab" / "shell")
     if args.action == "demo":
         return demo(image, args.build, args.rest)
+    if args.action == "sweep":
+        return sweep(image, args.build, args.rest)
     if args.action == "check":
         return check(image, args.build, args.rest)
     return 0

@@ -24,14 +24,28 @@ CLEAR = ["unset label", "unset arrow", "unset object"]      # after each panel
 BEFORE_S, AFTER_MAX_S = 4.0, 30.0
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    heads = ["scenario", "packets/s", *(title for _, title in COLUMNS)]
-    rows = [[run["scenario"], str(run["rate"]), *(str(run[key]) for key, _ in COLUMNS)]
-            for run in results]
+def columns(heads: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
     return "\n".join("  ".join(text.ljust(width) if i == 0 else text.rjust(width)
                                for i, (text, width) in enumerate(zip(row, widths)))
                      for row in [heads, *rows])
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    return columns(["scenario", "packets/s", *(title for _, title in COLUMNS)],
+                   [[run["scenario"], str(run["rate"]), *(str(run[key]) for key, _ in COLUMNS)]
+                    for run in results])
+
+
+def sweep_table(results: list[dict[str, Any]]) -> str:
+    """As table(), with the TAP queues' length and what overflowed there: packets that the kernel
+    dropped because the guest (or, while it was stopped, nobody) took none."""
+    return columns(
+        ["scenario", "packets/s", "queue", *(title for _, title in COLUMNS), "dropped by TAPs"],
+        [[run["scenario"], str(run["rate"]), str(run["parameters"]["queue"]),
+          *(str(run[key]) for key, _ in COLUMNS),
+          str(sum(value for name, value in run["notes"].items()
+                  if name.endswith("_tap_dropped")))] for run in results])
 
 
 def write_summary(results: list[dict[str, Any]], path: Path) -> None:

@@ -22,6 +22,7 @@ import guest
 
 RESULTS = Path("/results")
 BRIDGE = "br0"
+HANDOVER = "/run/handover.sock"
 TRACING = Path("/sys/kernel/tracing/instances")
 
 
@@ -407,19 +408,19 @@ class Lab:
             data["wait"] = False
         vm.qmp("chardev-add", id=name, backend={"type": "socket", "data": data})
 
-    def inject_end(self, vm: Vm, path: str) -> None:
+    def inject_end(self, vm: Vm, path: str = HANDOVER) -> None:
         """What comes in at a socket goes into this machine's TAP, once its guest runs."""
         self.socket_chardev(vm, "handover", path, server=True)
         vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
                indev="handover", out_netdev="net0", vnet_hdr_support=True)
 
-    def handover_end(self, vm: Vm, path: str) -> None:
+    def handover_end(self, vm: Vm, path: str = HANDOVER) -> None:
         """What the stopped guest did not get goes out at a socket."""
         self.socket_chardev(vm, "handover", path, server=False)
         vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
                queue="tx", outdev="handover", enable_when_stopped=True, vnet_hdr_support=True)
 
-    def capture_end(self, vm: Vm, path: str, queue: str = "tx", stopped: bool = True) -> None:
+    def capture_end(self, vm: Vm, path: str = HANDOVER, queue: str = "tx", stopped: bool = True) -> None:
         """A copy of what passes the TAP goes out at a socket."""
         self.socket_chardev(vm, "handover", path, server=False)
         vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
@@ -462,6 +463,41 @@ class Lab:
         self._learning(destination, "on")
         destination.qmp("announce-self", initial=50, max=500, rounds=5, step=50)
         self.mark("announced")
+
+    def handover_pair(self, capture: bool = False) -> tuple[Vm, Vm]:
+        """Source and destination, their guest's traffic flowing, ready to migrate with the
+        hand-over; with `capture`, the source's redirector is for the caller to add."""
+        self.network(("src0", "dst0"))
+        source = self.source()
+        destination = self.destination()
+        self.inject_end(destination)
+        if not capture:
+            self.handover_end(source)
+        if self.late:
+            self.hold_announcement(destination)
+        self.start_traffic()
+        self.check_vhost_carries(source)
+        time.sleep(self.before)
+        return source, destination
+
+    def hold_switchover(self, source: Vm, destination: Vm) -> int:
+        """Migrates as far as the switchover and holds it there: the source has stopped and waits
+        for the word to go on, the worst moment for anything to go wrong. Returns the start."""
+        source.qmp("migrate-set-capabilities",
+                   capabilities=[{"capability": "pause-before-switchover", "state": True}])
+        started = self.start_migration(source, destination)
+        source.qmp.event("STOP", after_ns=started)
+        time.sleep(0.5)
+        return started
+
+    def go_on(self, source: Vm, started: int) -> None:
+        """After a migration that came to nothing: the source's guest runs again."""
+        self.note("migration_status", self.migration_end(source)["status"])
+        if source.status() != "running":
+            source.qmp("cont")
+        source.qmp.event("RESUME", after_ns=started)
+        time.sleep(self.after)
+        self.stop_traffic()
 
     def end(self, vm: Vm) -> None:
         """Ends one QEMU; its events stay on record."""

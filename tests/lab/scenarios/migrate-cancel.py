@@ -2,33 +2,12 @@
 # Copyright (c) 2026 the project's authors
 """The user cancels at the switchover: the source must go on as if nothing had happened."""
 
-import time
-
 
 def run(lab):
-    lab.network(("src0", "dst0"))
-    source = lab.source()
-    destination = lab.destination()
-    lab.inject_end(destination, "/run/handover.sock")
-    lab.handover_end(source, "/run/handover.sock")
-    lab.hold_announcement(destination)
-    lab.start_traffic()
-    lab.check_vhost_carries(source)
-    time.sleep(lab.before)
-    # The source stops, and waits there for the word to go on: the worst moment, held still.
-    source.qmp("migrate-set-capabilities",
-               capabilities=[{"capability": "pause-before-switchover", "state": True}])
-    started = lab.start_migration(source, destination)
-    source.qmp.event("STOP", after_ns=started)
-    time.sleep(0.5)
+    source, destination = lab.handover_pair()
+    started = lab.hold_switchover(source, destination)
     source.qmp("migrate_cancel")
-    status = lab.migration_end(source)["status"]
-    lab.note("migration_status", status)
-    if source.status() != "running":
-        source.qmp("cont")
-    source.qmp.event("RESUME", after_ns=started)
-    time.sleep(lab.after)
-    lab.stop_traffic()
+    lab.go_on(source, started)
 
 
 def judge(result):

@@ -8,25 +8,15 @@ that the source's guest still got after the capture began reach the destination'
 
 import time
 
-PARAMETERS = {"late": True}     # announce only after the backlog was handed over
-
 
 def run(lab):
-    lab.network(("src0", "dst0"))
-    source = lab.source()
-    destination = lab.destination()
-    lab.inject_end(destination, "/run/handover.sock")
-    if lab.late:
-        lab.hold_announcement(destination)
-    lab.start_traffic()
-    lab.check_vhost_carries(source)
-    time.sleep(lab.before)
+    source, destination = lab.handover_pair(capture=True)
     # What waits in the TAP's queue when the capture begins is not captured: have the guest keep up.
     lab.warm_up()
     # The lab's guest is small: without a brake the migration is over before the capture begins.
     source.qmp("migrate-set-parameters", max_bandwidth=1 << 20)
     started = lab.start_migration(source, destination)
-    lab.capture_end(source, "/run/handover.sock")
+    lab.capture_end(source)
     lab.mark("capture began")
     lab.note("running_at_capture", source.status() == "running")
     source.qmp("migrate-set-parameters", max_bandwidth=1 << 40)

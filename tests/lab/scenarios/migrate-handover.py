@@ -4,20 +4,9 @@
 
 import time
 
-PARAMETERS = {"late": True}     # announce only after the backlog was handed over
-
 
 def run(lab):
-    lab.network(("src0", "dst0"))
-    source = lab.source()
-    destination = lab.destination()
-    lab.inject_end(destination, "/run/handover.sock")
-    lab.handover_end(source, "/run/handover.sock")
-    if lab.late:
-        lab.hold_announcement(destination)
-    lab.start_traffic()
-    lab.check_vhost_carries(source)
-    time.sleep(lab.before)
+    source, destination = lab.handover_pair()
     lab.migrate(source, destination)
     if lab.late:
         lab.announce(source, destination)
