@@ -21,8 +21,9 @@
 #include "system/runstate.h"
 
 /*
- * filter-redirector.c        set-up, properties, events; moves packets from the
- *                            input to the output
+ * filter-redirector.c        properties, events; moves packets from the input
+ *                            to the output
+ * filter-redirector-open.c   what the properties name
  * filter-redirector-in.c     where packets come from
  * filter-redirector-out.c    where packets go to
  * filter-redirector-query.c  QMP and HMP
@@ -62,6 +63,8 @@ struct Redirector {
     /* properties */
     char *in_netdev;
     char *out_netdev;
+    char *in_netdev_fd;
+    char *out_netdev_fd;
     bool enable_when_stopped;
     bool ring_size_given;
     uint64_t ring_size;
@@ -117,6 +120,22 @@ struct Redirector {
     NotifierWithReturn migration;
     Notifier netdev_removed;
 };
+
+/* filter-redirector-open.c */
+
+/**
+ * redirector_open() - Open the ends
+ * @r: redirector
+ * @indev: chardev to take packets from, or NULL
+ * @outdev: chardev to give packets to, or NULL
+ * @vnet_hdr: their streams have a field for the vnet header's length
+ * @errp: set on failure
+ *
+ * Return: true if all that the properties name is open; else what is open is
+ *         closed with the redirector
+ */
+bool redirector_open(Redirector *r, const char *indev, const char *outdev,
+                     bool vnet_hdr, Error **errp);
 
 /* filter-redirector.c */
 

@@ -87,7 +87,7 @@ static void query_interface(FilterRedirectorEndpoint *end,
     end->ifname = g_strdup(ifname);
     end->has_ifindex = true;
     end->ifindex = pe->iface.ifindex;
-    end->has_netns = true;
+    end->has_netns = pe->iface.netns != 0;
     end->netns = pe->iface.netns;
 }
 
@@ -210,8 +210,12 @@ static void print_end(Monitor *mon, const char *what,
         monitor_printf(mon, " %s", end->name);
     }
     if (end->ifname) {
-        monitor_printf(mon, " (%s, index %" PRIi64 ", netns %" PRIu64 ")",
-                       end->ifname, end->ifindex, end->netns);
+        monitor_printf(mon, " (%s, index %" PRIi64, end->ifname,
+                       end->ifindex);
+        if (end->has_netns) {
+            monitor_printf(mon, ", netns %" PRIu64, end->netns);
+        }
+        monitor_printf(mon, ")");
     }
     monitor_printf(mon, ": %s", FilterRedirectorEndpointState_str(end->state));
     if (s) {

@@ -250,6 +250,12 @@ static bool check(Redirector *r, const char *indev, const char *outdev,
                    "character devices", indev);
     } else if (r->ring_size_given && !r->in_netdev) {
         error_setg(errp, "'ring_size' needs 'in_netdev'");
+    } else if (r->in_netdev_fd && !r->in_netdev) {
+        error_setg(errp, "'in_netdev_fd' needs 'in_netdev', the netdev that "
+                   "the packet socket is for");
+    } else if (r->out_netdev_fd && !r->out_netdev) {
+        error_setg(errp, "'out_netdev_fd' needs 'out_netdev', the netdev that "
+                   "the packet socket is for");
     } else if (r->ring_size < PACKET_RING_SIZE_MIN ||
                r->ring_size > PACKET_RING_SIZE_MAX) {
         error_setg(errp, "ring_size %" PRIu64 " is out of range: use %" PRIu64
@@ -272,103 +278,6 @@ bool redirector_check(Redirector *r, NetFilterState *nf, const char *indev,
         return false;
     }
     return true;
-}
-
-static bool find_interface(const char *property, const char *id,
-                           PacketEnd *end, Error **errp)
-{
-    ERRP_GUARD();
-    NetClientState *nc = qemu_find_netdev(id);
-
-    if (!nc) {
-        error_set(errp, ERROR_CLASS_DEVICE_NOT_FOUND,
-                  "%s '%s': there is no netdev of this id", property, id);
-        return false;
-    }
-    if (nc->info->type != NET_CLIENT_DRIVER_TAP) {
-        error_setg(errp, "%s '%s' is a netdev of type '%s': only a TAP has an "
-                   "interface for a packet socket", property, id,
-                   NetClientDriver_str(nc->info->type));
-        return false;
-    }
-    if (!packet_interface_from_netdev(nc, &end->iface, errp)) {
-        error_prepend(errp, "%s '%s': ", property, id);
-        return false;
-    }
-    end->nc = nc;
-    return true;
-}
-
-static bool open_in_netdev(Redirector *r, Error **errp)
-{
-    ERRP_GUARD();
-
-    if (!find_interface("in_netdev", r->in_netdev, &r->in, errp)) {
-        return false;
-    }
-    r->capture = packet_capture_new(&r->in.iface, r->nf->direction,
-                                    r->ring_size, errp);
-    if (!r->capture) {
-        error_prepend(errp, "in_netdev '%s': ", r->in_netdev);
-    }
-    return r->capture;
-}
-
-static bool open_out_netdev(Redirector *r, Error **errp)
-{
-    ERRP_GUARD();
-
-    if (!find_interface("out_netdev", r->out_netdev, &r->out, errp)) {
-        return false;
-    }
-    if (r->out.iface.macvtap) {
-        error_setg(errp, "out_netdev '%s': interface '%s' is a macvtap: "
-                   "injected packets would go to the network, not to the "
-                   "guest", r->out_netdev, r->out.iface.name);
-        return false;
-    }
-    r->inject = packet_inject_new(&r->out.iface, errp);
-    if (!r->inject) {
-        error_prepend(errp, "out_netdev '%s': ", r->out_netdev);
-        return false;
-    }
-    packet_stream_init(&r->cut, REDIRECTOR_QUEUE_SIZE, false);
-    packet_stream_init(&r->pending, REDIRECTOR_QUEUE_SIZE, false);
-    return true;
-}
-
-static bool open_chardev(CharFrontend *fe, const char *property,
-                         const char *id, Error **errp)
-{
-    Chardev *chr = qemu_chr_find(id);
-
-    if (!chr) {
-        error_set(errp, ERROR_CLASS_DEVICE_NOT_FOUND, "%s '%s': there is no "
-                  "chardev of this id", property, id);
-        return false;
-    }
-    return qemu_chr_fe_init(fe, chr, errp);
-}
-
-static bool open_ends(Redirector *r, const char *indev, const char *outdev,
-                      bool vnet_hdr, Error **errp)
-{
-    if (indev) {
-        packet_stream_init(&r->rx, REDIRECTOR_QUEUE_SIZE, vnet_hdr);
-        if (!open_chardev(&r->chr_in, "indev", indev, errp)) {
-            return false;
-        }
-    }
-    if (outdev) {
-        packet_stream_init(&r->tx, REDIRECTOR_QUEUE_SIZE, vnet_hdr);
-        if (!open_chardev(&r->chr_out, "outdev", outdev, errp)) {
-            return false;
-        }
-    }
-    if (r->in_netdev && !open_in_netdev(r, errp)) {
-        return false;
-    }
-    return !r->out_netdev || open_out_netdev(r, errp);
 }
 
 static EndType end_type(const char *chardev, const char *netdev)
@@ -427,7 +336,7 @@ void redirector_setup(Redirector *r, NetFilterState *nf, const char *indev,
 
     r->nf = nf;
     r->id = g_strdup(filter_id(nf));
-    if (!open_ends(r, indev, outdev, vnet_hdr, errp)) {
+    if (!redirector_open(r, indev, outdev, vnet_hdr, errp)) {
         error_prepend(errp, "filter-redirector '%s': ", r->id);
         r->nf = NULL;
         return;
@@ -472,6 +381,8 @@ void redirector_free(Redirector *r)
     g_free(r->out_name);
     g_free(r->in_netdev);
     g_free(r->out_netdev);
+    g_free(r->in_netdev_fd);
+    g_free(r->out_netdev_fd);
     g_free(r);
 }
 
@@ -506,35 +417,27 @@ static bool can_change(Object *obj, const char *name, Error **errp)
     return true;
 }
 
-static char *get_in_netdev(Object *obj, Error **errp)
-{
-    return g_strdup(filter_redirector_get(obj)->in_netdev);
+/* Accessors of a string property. */
+#define STR_PROPERTY(field)                                             \
+static char *get_##field(Object *obj, Error **errp)                     \
+{                                                                       \
+    return g_strdup(filter_redirector_get(obj)->field);                 \
+}                                                                       \
+                                                                        \
+static void set_##field(Object *obj, const char *value, Error **errp)   \
+{                                                                       \
+    Redirector *r = filter_redirector_get(obj);                         \
+                                                                        \
+    if (can_change(obj, #field, errp)) {                                \
+        g_free(r->field);                                               \
+        r->field = g_strdup(value);                                     \
+    }                                                                   \
 }
 
-static void set_in_netdev(Object *obj, const char *value, Error **errp)
-{
-    Redirector *r = filter_redirector_get(obj);
-
-    if (can_change(obj, "in_netdev", errp)) {
-        g_free(r->in_netdev);
-        r->in_netdev = g_strdup(value);
-    }
-}
-
-static char *get_out_netdev(Object *obj, Error **errp)
-{
-    return g_strdup(filter_redirector_get(obj)->out_netdev);
-}
-
-static void set_out_netdev(Object *obj, const char *value, Error **errp)
-{
-    Redirector *r = filter_redirector_get(obj);
-
-    if (can_change(obj, "out_netdev", errp)) {
-        g_free(r->out_netdev);
-        r->out_netdev = g_strdup(value);
-    }
-}
+STR_PROPERTY(in_netdev)
+STR_PROPERTY(out_netdev)
+STR_PROPERTY(in_netdev_fd)
+STR_PROPERTY(out_netdev_fd)
 
 static bool get_enable_when_stopped(Object *obj, Error **errp)
 {
@@ -573,6 +476,10 @@ void redirector_class_init(ObjectClass *oc)
                                   set_in_netdev);
     object_class_property_add_str(oc, "out_netdev", get_out_netdev,
                                   set_out_netdev);
+    object_class_property_add_str(oc, "in_netdev_fd", get_in_netdev_fd,
+                                  set_in_netdev_fd);
+    object_class_property_add_str(oc, "out_netdev_fd", get_out_netdev_fd,
+                                  set_out_netdev_fd);
     object_class_property_add_bool(oc, "enable_when_stopped",
                                    get_enable_when_stopped,
                                    set_enable_when_stopped);

@@ -54,9 +54,10 @@ struct PacketCapture {
 };
 
 /* Accept the wanted directions, or nothing. */
-static int attach_filter(int fd, NetFilterDirection dir, bool macvtap, bool on)
+static int set_filter(PacketCapture *c, bool on, Error **errp)
 {
-    const bool outgoing = (dir == NET_FILTER_DIRECTION_TX) != macvtap;
+    const bool outgoing =
+        (c->dir == NET_FILTER_DIRECTION_TX) != c->iface.macvtap;
     struct sock_filter none[] = {
         BPF_STMT(BPF_RET | BPF_K, 0),
     };
@@ -69,17 +70,11 @@ static int attach_filter(int fd, NetFilterDirection dir, bool macvtap, bool on)
         BPF_STMT(BPF_RET | BPF_K, outgoing ? UINT32_MAX : 0),
         BPF_STMT(BPF_RET | BPF_K, outgoing ? 0 : UINT32_MAX),
     };
-    struct sock_fprog prog = { ARRAY_SIZE(none), none };
 
-    if (on && dir == NET_FILTER_DIRECTION_ALL) {
-        prog = (struct sock_fprog) { ARRAY_SIZE(all), all };
-    } else if (on) {
-        prog = (struct sock_fprog) { ARRAY_SIZE(one), one };
-    }
-    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog))) {
-        return -errno;
-    }
-    return 0;
+    return !on ? packet_socket_filter(c->fd, none, ARRAY_SIZE(none), errp) :
+           c->dir == NET_FILTER_DIRECTION_ALL
+           ? packet_socket_filter(c->fd, all, ARRAY_SIZE(all), errp)
+           : packet_socket_filter(c->fd, one, ARRAY_SIZE(one), errp);
 }
 
 static bool map_ring(PacketCapture *c, uint64_t size, Error **errp)
@@ -115,27 +110,20 @@ static bool map_ring(PacketCapture *c, uint64_t size, Error **errp)
     return true;
 }
 
-PacketCapture *packet_capture_new(const PacketInterface *iface,
+PacketCapture *packet_capture_new(int fd, const PacketInterface *iface,
                                   NetFilterDirection dir, uint64_t ring_size,
                                   Error **errp)
 {
     PacketCapture *c = g_new0(PacketCapture, 1);
-    int ret;
 
+    c->fd = fd;
     c->dir = dir;
     c->iface = *iface;
 
-    c->fd = packet_socket_open(errp);
-    if (c->fd < 0 || !map_ring(c, ring_size, errp)) {
-        goto fail;
-    }
-    ret = packet_capture_enable(c, false);
-    if (ret) {
-        error_setg_errno(errp, -ret, "cannot filter the packets of interface "
-                         "'%s'", iface->name);
-        goto fail;
-    }
-    if (!packet_socket_bind(c->fd, iface, ETH_P_ALL, errp)) {
+    /* Off before there is a ring: the socket may be receiving already. */
+    if (set_filter(c, false, errp) || !packet_socket_set_up(fd, errp) ||
+        !map_ring(c, ring_size, errp) ||
+        !packet_socket_bind(fd, iface, ETH_P_ALL, errp)) {
         goto fail;
     }
     trace_packet_capture_open(c, iface->name, iface->ifindex, c->ring_size);
@@ -155,9 +143,7 @@ void packet_capture_free(PacketCapture *c)
     if (c->ring) {
         munmap(c->ring, c->ring_size);
     }
-    if (c->fd >= 0) {
-        close(c->fd);
-    }
+    qemu_close(c->fd);      /* it may be one of a monitor's fd sets */
     g_free(c);
 }
 
@@ -172,7 +158,7 @@ int packet_capture_fd(PacketCapture *c)
  */
 int packet_capture_enable(PacketCapture *c, bool on)
 {
-    return attach_filter(c->fd, c->dir, c->iface.macvtap, on);
+    return set_filter(c, on, NULL);
 }
 
 static struct tpacket_hdr_v1 *ring_block(PacketCapture *c, unsigned block)

@@ -18,15 +18,41 @@ struct PacketInject {
     PacketInterface iface;
 };
 
-PacketInject *packet_inject_new(const PacketInterface *iface, Error **errp)
+/*
+ * Copies of what passes the interface are for captures.  A socket that somebody
+ * else opened may have begun to collect some; that many it holds at most.
+ */
+static bool stop_receiving(int fd, Error **errp)
+{
+    struct sock_filter none[] = {
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    uint8_t hdr[sizeof(struct virtio_net_hdr)];     /* no room for less */
+    const int on = 1;
+
+    if (packet_socket_filter(fd, none, ARRAY_SIZE(none), errp)) {
+        return false;
+    }
+    if (setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof(on)) < 0) {
+        error_setg_errno(errp, errno, "cannot lock the packet socket's filter");
+        return false;
+    }
+    while (recv(fd, hdr, sizeof(hdr), MSG_DONTWAIT) >= 0) {
+        continue;
+    }
+    return true;
+}
+
+PacketInject *packet_inject_new(int fd, const PacketInterface *iface,
+                                Error **errp)
 {
     const int on = 1;
     PacketInject *inj = g_new0(PacketInject, 1);
 
     assert(!iface->macvtap);
+    inj->fd = fd;
     inj->iface = *iface;
-    inj->fd = packet_socket_open(errp);
-    if (inj->fd < 0) {
+    if (!packet_socket_set_up(fd, errp)) {
         goto fail;
     }
     /*
@@ -34,14 +60,14 @@ PacketInject *packet_inject_new(const PacketInterface *iface, Error **errp)
      * instead of a silent drop, and packet sockets don't see the packet, so
      * that it is not captured again.
      */
-    if (setsockopt(inj->fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on,
+    if (setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on,
                    sizeof(on)) < 0) {
         error_setg_errno(errp, errno, "cannot bypass the queueing discipline "
                          "of interface '%s'", iface->name);
         goto fail;
     }
-    /* Protocol 0: it never receives, and queues no copies that nobody reads. */
-    if (!packet_socket_bind(inj->fd, iface, 0, errp)) {
+    if (!packet_socket_bind(fd, iface, 0, errp) ||
+        !stop_receiving(fd, errp)) {
         goto fail;
     }
     trace_packet_inject_open(inj, iface->name, iface->ifindex);
@@ -58,9 +84,7 @@ void packet_inject_free(PacketInject *inj)
         return;
     }
     trace_packet_inject_close(inj, inj->iface.name);
-    if (inj->fd >= 0) {
-        close(inj->fd);
-    }
+    qemu_close(inj->fd);    /* it may be one of a monitor's fd sets */
     g_free(inj);
 }
 

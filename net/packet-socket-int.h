@@ -1,5 +1,5 @@
 /*
- * What capture and injection share: opening a packet socket
+ * What capture and injection share
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -9,17 +9,29 @@
 #ifndef NET_PACKET_SOCKET_INT_H
 #define NET_PACKET_SOCKET_INT_H
 
+#include <linux/filter.h>
 #include "net/packet-socket.h"
 
 /**
- * packet_socket_open() - Open a nonblocking packet socket with vnet headers
+ * packet_socket_set_up() - Give a packet socket vnet headers
+ * @fd: packet socket, without a ring
  * @errp: set on failure
  *
- * The socket receives nothing yet: its protocol is 0 until it is bound.
- *
- * Return: file descriptor, or -1
+ * Return: true on success
  */
-int packet_socket_open(Error **errp);
+bool packet_socket_set_up(int fd, Error **errp);
+
+/**
+ * packet_socket_filter() - Attach a filter to a packet socket
+ * @fd: packet socket
+ * @insns: what it runs (BPF)
+ * @n: number of @insns
+ * @errp: set on failure
+ *
+ * Return: 0 or -errno
+ */
+int packet_socket_filter(int fd, struct sock_filter *insns, unsigned short n,
+                         Error **errp);
 
 /**
  * packet_socket_bind() - Bind a packet socket to an interface

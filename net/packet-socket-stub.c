@@ -10,22 +10,28 @@
 #include "qapi/error.h"
 #include "net/packet-socket.h"
 
-bool packet_interface_from_netdev(NetClientState *nc, PacketInterface *iface,
-                                  Error **errp)
+int packet_socket_open(NetClientState *nc, PacketInterface *iface,
+                       Error **errp)
 {
     error_setg(errp, "packet sockets ('in_netdev', 'out_netdev') need a Linux "
                "host");
-    return false;
+    return -1;
 }
 
-/* Nothing below is reached: there is no interface to open anything on. */
+bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
+                        Error **errp)
+{
+    return packet_socket_open(nc, iface, errp) >= 0;
+}
+
+/* Nothing below is reached: there is no socket. */
 
 bool packet_interface_backlogged(NetClientState *nc)
 {
     g_assert_not_reached();
 }
 
-PacketCapture *packet_capture_new(const PacketInterface *iface,
+PacketCapture *packet_capture_new(int fd, const PacketInterface *iface,
                                   NetFilterDirection dir, uint64_t ring_size,
                                   Error **errp)
 {
@@ -69,7 +75,8 @@ int packet_capture_state(PacketCapture *c, char *name)
     g_assert_not_reached();
 }
 
-PacketInject *packet_inject_new(const PacketInterface *iface, Error **errp)
+PacketInject *packet_inject_new(int fd, const PacketInterface *iface,
+                                Error **errp)
 {
     g_assert_not_reached();
 }

@@ -1,5 +1,5 @@
 /*
- * Packet sockets: which interface, opening, binding
+ * Packet sockets: opening them, and whether they are on the right interface
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -7,6 +7,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <sched.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <sys/ioctl.h>
@@ -14,9 +15,13 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include "qapi/error.h"
 #include "net/tap.h"
+#include "qemu/config-file.h"
 #include "qemu/cutils.h"
+#include "qemu/option.h"
+#include "qemu/thread.h"
 #include "packet-socket-int.h"
 
 #ifndef TUNGETDEVNETNS
@@ -29,30 +34,73 @@
 
 QEMU_BUILD_BUG_ON(sizeof_field(PacketInterface, name) != IFNAMSIZ);
 
-static uint64_t inode_of_own_netns(void)
+static uint64_t netns_inode(int nsfd)
+{
+    struct stat st;
+
+    return nsfd >= 0 && fstat(nsfd, &st) == 0 ? st.st_ino : 0;
+}
+
+static uint64_t own_netns(void)
 {
     struct stat st;
 
     return stat("/proc/self/ns/net", &st) == 0 ? st.st_ino : 0;
 }
 
+/* For a call that opens a network namespace. */
+static uint64_t netns_by_ioctl(int fd, unsigned long request)
+{
+    int nsfd = ioctl(fd, request);
+    uint64_t ino = netns_inode(nsfd);
+
+    if (nsfd >= 0) {
+        close(nsfd);
+    }
+    return ino;
+}
+
 /*
  * The namespace a TAP's device lives in, 0 if the kernel doesn't tell: before
  * Linux 5.2, without CAP_NET_ADMIN over it, or for a macvtap.
  */
-static uint64_t inode_of_tap_netns(int tapfd)
+static uint64_t tap_netns(int tapfd)
 {
-    struct stat st;
-    uint64_t ino = 0;
-    int nsfd = ioctl(tapfd, TUNGETDEVNETNS);
+    return netns_by_ioctl(tapfd, TUNGETDEVNETNS);
+}
 
-    if (nsfd >= 0) {
-        if (fstat(nsfd, &st) == 0) {
-            ino = st.st_ino;
-        }
-        close(nsfd);
+#ifdef SO_NETNS_COOKIE
+static bool in_own_netns(int fd)
+{
+    uint64_t cookie, own_cookie;
+    socklen_t len = sizeof(cookie);
+    int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool same;
+
+    if (own < 0) {
+        return false;
     }
-    return ino;
+    same = !getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) &&
+           !getsockopt(own, SOL_SOCKET, SO_NETNS_COOKIE, &own_cookie, &len) &&
+           cookie == own_cookie;
+    close(own);
+    return same;
+}
+#else
+static bool in_own_netns(int fd)
+{
+    return false;
+}
+#endif
+
+/*
+ * The namespace a socket belongs to, 0 if the kernel doesn't tell: with
+ * neither CAP_NET_ADMIN over it nor Linux 5.14.
+ */
+static uint64_t socket_netns(int fd)
+{
+    return netns_by_ioctl(fd, SIOCGSKNS) ?:
+           in_own_netns(fd) ? own_netns() : 0;
 }
 
 static bool is_macvtap(int tapfd)
@@ -63,35 +111,9 @@ static bool is_macvtap(int tapfd)
            (major(st.st_rdev) != TUN_MAJOR || minor(st.st_rdev) != TUN_MINOR);
 }
 
-/*
- * Where the kernel doesn't tell the TAP's namespace, a device of the same name
- * in QEMU's own is taken for the TAP only if it has the TAP's MAC address.
- */
-static bool same_hwaddr(int tapfd, const char *name)
+static bool get_tap(int tapfd, PacketInterface *iface, Error **errp)
 {
-    struct ifreq tap = {}, dev = {};
-    int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    bool same;
-
-    if (sock < 0) {
-        return false;
-    }
-    pstrcpy(dev.ifr_name, sizeof(dev.ifr_name), name);
-    same = ioctl(tapfd, SIOCGIFHWADDR, &tap) == 0 &&
-           ioctl(sock, SIOCGIFHWADDR, &dev) == 0 &&
-           memcmp(&tap.ifr_hwaddr, &dev.ifr_hwaddr,
-                  sizeof(dev.ifr_hwaddr)) == 0;
-    close(sock);
-    return same;
-}
-
-bool packet_interface_from_netdev(NetClientState *nc, PacketInterface *iface,
-                                  Error **errp)
-{
-    int tapfd = tap_get_fd(nc);
     struct ifreq ifr = {};
-    uint64_t netns;
-    bool here;
 
     if (ioctl(tapfd, TUNGETIFF, &ifr) < 0) {
         error_setg_errno(errp, errno, "cannot get the interface of the TAP");
@@ -99,17 +121,202 @@ bool packet_interface_from_netdev(NetClientState *nc, PacketInterface *iface,
     }
     pstrcpy(iface->name, sizeof(iface->name), ifr.ifr_name);
     iface->macvtap = is_macvtap(tapfd);
-    iface->netns = inode_of_own_netns();
-    iface->ifindex = if_nametoindex(iface->name);
+    return true;
+}
 
-    netns = inode_of_tap_netns(tapfd);
-    here = iface->ifindex && (netns ? netns == iface->netns
-                                    : same_hwaddr(tapfd, iface->name));
-    if (!here) {
-        error_setg(errp, "interface '%s' is not in QEMU's network namespace: "
-                   "it was removed or lives in another one", iface->name);
+/*
+ * Is the TAP's device the interface @ifindex, where the socket @fd is?  Where
+ * the kernel doesn't tell the namespaces, name and MAC address must do.
+ */
+static bool is_tap(int tapfd, int fd, int ifindex, const char *name)
+{
+    struct ifreq dev = { .ifr_ifindex = ifindex }, tap = {};
+    uint64_t netns = tap_netns(tapfd);
+
+    return ioctl(fd, SIOCGIFNAME, &dev) == 0 && !strcmp(dev.ifr_name, name) &&
+           ioctl(fd, SIOCGIFHWADDR, &dev) == 0 &&
+           ioctl(tapfd, SIOCGIFHWADDR, &tap) == 0 &&
+           memcmp(dev.ifr_hwaddr.sa_data, tap.ifr_hwaddr.sa_data,
+                  ETH_ALEN) == 0 &&
+           (!netns || netns == socket_netns(fd));
+}
+
+/* Opening a socket in the namespace of a TAP */
+
+/*
+ * With a protocol the socket would capture from every interface until it is
+ * bound.
+ */
+static int open_here(void)
+{
+    return socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+typedef struct NetnsOpen {
+    int nsfd;
+    int fd;
+    int err;            /* 0, or errno */
+    bool entered;
+} NetnsOpen;
+
+/* In a thread of its own: a namespace belongs to the thread. */
+static void *open_there(void *opaque)
+{
+    NetnsOpen *job = opaque;
+
+    job->entered = setns(job->nsfd, CLONE_NEWNET) == 0;
+    job->fd = job->entered ? open_here() : -1;
+    job->err = errno;
+    return NULL;
+}
+
+/* -sandbox spawn=deny ends the process at a setns(), see qemu-seccomp.c. */
+static bool sandbox_forbids_setns(void)
+{
+    QemuOptsList *list = qemu_find_opts_err("sandbox", NULL);
+    QemuOpts *opts = list ? qemu_opts_find(list, NULL) : NULL;
+
+    return opts && !g_strcmp0(qemu_opt_get(opts, "spawn"), "deny");
+}
+
+static bool enter_and_open(int nsfd, NetnsOpen *job)
+{
+    QemuThread thread;
+
+    *job = (NetnsOpen) { .nsfd = nsfd, .fd = -1, .err = EPERM };
+    if (!sandbox_forbids_setns()) {
+        qemu_thread_create(&thread, "netns-open", open_there, job,
+                           QEMU_THREAD_JOINABLE);
+        qemu_thread_join(&thread);
     }
-    return here;
+    return job->fd >= 0;
+}
+
+static int open_in_netns(int tapfd, const char *name, Error **errp)
+{
+    int nsfd = ioctl(tapfd, TUNGETDEVNETNS);
+    uint64_t netns = netns_inode(nsfd);
+    NetnsOpen job = { .fd = -1, .entered = true };
+
+    if (!netns || netns == own_netns()) {
+        job.fd = open_here();
+        job.err = errno;
+    } else {
+        enter_and_open(nsfd, &job);
+    }
+    if (nsfd >= 0) {
+        close(nsfd);
+    }
+    if (!job.entered) {
+        error_setg_errno(errp, job.err, "interface '%s' is in another network "
+                         "namespace (inode %" PRIu64 "), which QEMU may not "
+                         "enter; pass an open packet socket (in_netdev_fd, "
+                         "out_netdev_fd)", name, netns);
+    } else if (job.fd < 0 && (job.err == EPERM || job.err == EACCES)) {
+        error_setg_errno(errp, job.err, "a packet socket needs the capability "
+                         "CAP_NET_RAW, or an open one (in_netdev_fd, "
+                         "out_netdev_fd)");
+    } else if (job.fd < 0) {
+        error_setg_errno(errp, job.err, "cannot open a packet socket");
+    }
+    return job.fd;
+}
+
+int packet_socket_open(NetClientState *nc, PacketInterface *iface,
+                       Error **errp)
+{
+    int tapfd = tap_get_fd(nc);
+    struct ifreq ifr = {};
+    int fd;
+
+    if (!get_tap(tapfd, iface, errp)) {
+        return -1;
+    }
+    fd = open_in_netns(tapfd, iface->name, errp);
+    if (fd < 0) {
+        return -1;
+    }
+    pstrcpy(ifr.ifr_name, sizeof(ifr.ifr_name), iface->name);
+    if (ioctl(fd, SIOCGIFINDEX, &ifr) < 0 ||
+        !is_tap(tapfd, fd, ifr.ifr_ifindex, iface->name)) {
+        error_setg(errp, "interface '%s' is not in QEMU's network namespace, "
+                   "and QEMU may not ask for the one it is in; pass an open "
+                   "packet socket (in_netdev_fd, out_netdev_fd)",
+                   iface->name);
+        close(fd);
+        return -1;
+    }
+    iface->ifindex = ifr.ifr_ifindex;
+    iface->netns = socket_netns(fd);
+    return fd;
+}
+
+/* Sockets opened by somebody else */
+
+static bool check_type(int fd, Error **errp)
+{
+    int domain, type;
+    socklen_t len = sizeof(int);
+
+    if (fcntl(fd, F_GETFD) < 0) {
+        error_setg(errp, "file descriptor %d is not open", fd);
+    } else if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 ||
+               getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0) {
+        error_setg_errno(errp, errno, "file descriptor %d is not a packet "
+                         "socket", fd);
+    } else if (domain != AF_PACKET) {
+        error_setg(errp, "file descriptor %d is a socket of address family "
+                   "%d, not a packet socket (AF_PACKET, %d)", fd, domain,
+                   AF_PACKET);
+    } else if (type != SOCK_RAW) {
+        error_setg(errp, "file descriptor %d is a packet socket of type %d, "
+                   "not SOCK_RAW (%d)", fd, type, SOCK_RAW);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
+                        Error **errp)
+{
+    int tapfd = tap_get_fd(nc);
+    struct sockaddr_ll addr;
+    socklen_t len = sizeof(addr);
+    struct ifreq ifr = {};
+
+    if (!check_type(fd, errp) || !get_tap(tapfd, iface, errp)) {
+        return false;
+    }
+    if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0) {
+        error_setg_errno(errp, errno, "cannot tell the interface of the "
+                         "packet socket %d", fd);
+        return false;
+    }
+    if (addr.sll_ifindex <= 0) {
+        error_setg(errp, "the packet socket %d is not bound to an interface: "
+                   "bind it to '%s'", fd, iface->name);
+        return false;
+    }
+    ifr.ifr_ifindex = addr.sll_ifindex;
+    if (ioctl(fd, SIOCGIFNAME, &ifr) < 0) {
+        error_setg_errno(errp, errno, "the packet socket %d is bound to an "
+                         "interface that is gone (index %d)", fd,
+                         addr.sll_ifindex);
+        return false;
+    }
+    if (!is_tap(tapfd, fd, addr.sll_ifindex, iface->name)) {
+        error_setg(errp, "the packet socket %d is bound to interface '%s' "
+                   "(index %d, network namespace %" PRIu64 "), not to the "
+                   "TAP's '%s' (network namespace %" PRIu64 "); 0: the kernel "
+                   "does not tell", fd, ifr.ifr_name, addr.sll_ifindex,
+                   socket_netns(fd), iface->name, tap_netns(tapfd));
+        return false;
+    }
+    iface->ifindex = addr.sll_ifindex;
+    iface->netns = socket_netns(fd);
+    qemu_set_cloexec(fd);
+    return true;
 }
 
 bool packet_interface_backlogged(NetClientState *nc)
@@ -129,28 +336,32 @@ bool packet_interface_backlogged(NetClientState *nc)
     return false;
 }
 
-int packet_socket_open(Error **errp)
+bool packet_socket_set_up(int fd, Error **errp)
 {
     const int on = 1;
-    /* With a protocol it would capture from every interface until bound. */
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-    if (fd < 0) {
-        if (errno == EPERM || errno == EACCES) {
-            error_setg_errno(errp, errno, "a packet socket needs the "
-                             "capability CAP_NET_RAW");
-        } else {
-            error_setg_errno(errp, errno, "cannot open a packet socket");
-        }
-        return -1;
-    }
     /* Without it, packets with offloads (checksums, GSO) arrive broken. */
     if (setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) < 0) {
-        error_setg_errno(errp, errno, "the packet socket has no vnet headers");
-        close(fd);
-        return -1;
+        error_setg_errno(errp, errno, "cannot get vnet headers of the packet "
+                         "socket%s", errno == EBUSY ?
+                         ": it has a ring already" : "");
+        return false;
     }
-    return fd;
+    return true;
+}
+
+int packet_socket_filter(int fd, struct sock_filter *insns, unsigned short n,
+                         Error **errp)
+{
+    struct sock_fprog prog = { n, insns };
+    int ret = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog,
+                         sizeof(prog)) < 0 ? -errno : 0;
+
+    if (ret) {
+        error_setg_errno(errp, -ret, "cannot set the packet socket's filter%s",
+                         ret == -EPERM ? ": it is locked" : "");
+    }
+    return ret;
 }
 
 bool packet_socket_bind(int fd, const PacketInterface *iface,

@@ -17,7 +17,8 @@
  * past QEMU.  A packet socket (packet(7), Linux only) bound to the TAP's
  * interface still reaches them.  This module owns these sockets:
  *
- *  - PacketInterface says which interface in which network namespace.
+ *  - packet_socket_open() and packet_socket_take() give a socket in the TAP's
+ *    network namespace, and PacketInterface says which interface that is.
  *  - PacketCapture reads copies of the packets that cross it, out of a
  *    memory-mapped ring (TPACKET_V3).
  *  - PacketInject sends packets towards the guest, in batches.
@@ -32,7 +33,7 @@
 typedef struct PacketInterface {
     char name[16];      /* at set-up time; renaming does no harm afterwards */
     int ifindex;
-    uint64_t netns;     /* inode number of its network namespace */
+    uint64_t netns;     /* inode number of its network namespace, 0: unknown */
     bool macvtap;       /* directions are turned round: see below */
 } PacketInterface;
 
@@ -49,16 +50,38 @@ typedef struct PacketInterface {
 #define PACKET_CAPTURE_LATENCY_MS 16
 
 /**
- * packet_interface_from_netdev() - Find the interface of a TAP netdev
+ * packet_socket_open() - Open a packet socket for the interface of a TAP
  * @nc: net client of a TAP, any of its queues
- * @iface: result
- * @errp: set if the TAP has no interface any more, or if that is in
- *        another network namespace, where its name means another device
+ * @iface: result: the TAP's interface
+ * @errp: set if the TAP has no interface any more, if the caller lacks
+ *        CAP_NET_RAW, or may not enter the TAP's network namespace; set, too,
+ *        if where the kernel does not tell the TAP's namespace, the caller's
+ *        own has no interface that looks the same
  *
- * Return: true on success
+ * The socket is opened in the network namespace that the TAP lives in; another
+ * one than the caller's takes CAP_SYS_ADMIN there.  It receives nothing yet.
+ *
+ * Return: file descriptor, to be given to packet_capture_new() or
+ *         packet_inject_new(); or -1
  */
-bool packet_interface_from_netdev(NetClientState *nc, PacketInterface *iface,
-                                  Error **errp);
+int packet_socket_open(NetClientState *nc, PacketInterface *iface,
+                       Error **errp);
+
+/**
+ * packet_socket_take() - Use a packet socket that somebody else has opened
+ * @nc: net client of a TAP, any of its queues
+ * @fd: what should be a packet socket (AF_PACKET, SOCK_RAW) that is bound to
+ *      the TAP's interface, whatever its protocol
+ * @iface: result: the TAP's interface
+ * @errp: set if it is anything else; @fd is as before then
+ *
+ * Needs no privilege.
+ *
+ * Return: true if @fd can be given to packet_capture_new() or
+ *         packet_inject_new()
+ */
+bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
+                        Error **errp);
 
 /**
  * packet_interface_backlogged() - Is a packet waiting to be read from a TAP?
@@ -71,17 +94,18 @@ bool packet_interface_backlogged(NetClientState *nc);
 typedef struct PacketCapture PacketCapture;
 
 /**
- * packet_capture_new() - Open a capture; it is paused
- * @iface: interface to capture from
+ * packet_capture_new() - Begin a capture; it is paused
+ * @fd: packet socket, the capture's from now on and closed with it
+ * @iface: its interface
  * @dir: directions to capture
  * @ring_size: bytes, PACKET_RING_SIZE_MIN to PACKET_RING_SIZE_MAX, rounded up
  *             to whole blocks of the ring
- * @errp: set if the caller lacks CAP_NET_RAW, memory is short or the
- *        interface is gone
+ * @errp: set if memory is short, the interface is gone, or the socket's owner
+ *        has set it up in a way that does not go with a capture
  *
- * Return: the capture, or NULL with nothing left open
+ * Return: the capture; or NULL, and @fd has been closed
  */
-PacketCapture *packet_capture_new(const PacketInterface *iface,
+PacketCapture *packet_capture_new(int fd, const PacketInterface *iface,
                                   NetFilterDirection dir, uint64_t ring_size,
                                   Error **errp);
 
@@ -160,14 +184,17 @@ typedef struct PacketInject PacketInject;
 #define PACKET_INJECT_BATCH 64
 
 /**
- * packet_inject_new() - Open an injector
- * @iface: interface to send on; not a macvtap, where sending goes to the
- *         network instead of the guest
- * @errp: set if the caller lacks CAP_NET_RAW, or the interface is gone
+ * packet_inject_new() - Begin injecting
+ * @fd: packet socket, the injector's from now on and closed with it
+ * @iface: its interface; not a macvtap, where sending goes to the network
+ *         instead of the guest
+ * @errp: set if the interface is gone, or the socket's owner has set it up in
+ *        a way that does not go with injecting
  *
- * Return: the injector, or NULL with nothing left open
+ * Return: the injector; or NULL, and @fd has been closed
  */
-PacketInject *packet_inject_new(const PacketInterface *iface, Error **errp);
+PacketInject *packet_inject_new(int fd, const PacketInterface *iface,
+                                Error **errp);
 
 /**
  * packet_inject_free() - Close an injector

@@ -44,14 +44,14 @@ static void wait_fd(int fd, short events, int64_t end)
  * The rig
  */
 
-static int keep_fd(Rig *r, int fd)
+int rig_keep_fd(Rig *r, int fd)
 {
     g_assert_cmpuint(r->nfds, <, FDS_MAX);
     r->fds[r->nfds++] = fd;
     return fd;
 }
 
-static int give_fd(Rig *r, int fd)
+int rig_give_fd(Rig *r, int fd)
 {
     g_assert_cmpuint(r->nqemu_fds, <, FDS_MAX);
     r->qemu_fds[r->nqemu_fds++] = fd;
@@ -77,8 +77,8 @@ static int rig_socketpair(Rig *r, int type, int *qemu_fd)
     g_assert_cmpint(socketpair(AF_UNIX, type, 0, fd), ==, 0);
     g_assert_cmpint(fcntl(fd[0], F_SETFD, FD_CLOEXEC), ==, 0);
     g_assert_cmpint(fcntl(fd[0], F_SETFL, O_NONBLOCK), ==, 0);
-    *qemu_fd = give_fd(r, fd[1]);
-    return keep_fd(r, fd[0]);
+    *qemu_fd = rig_give_fd(r, fd[1]);
+    return rig_keep_fd(r, fd[0]);
 }
 
 Rig *rig_new(void)
@@ -126,9 +126,9 @@ Port *rig_tap(Rig *r, const char *id, unsigned bits)
     int fd[2];
 
     snprintf(p->ifname, sizeof(p->ifname), "tap-%s", id);
-    fd[0] = give_fd(r, tap_open(p->ifname, bits & TAP_MQ));
+    fd[0] = rig_give_fd(r, tap_open(p->ifname, bits & TAP_MQ));
     if (bits & TAP_MQ) {
-        fd[1] = give_fd(r, tap_open(p->ifname, true));
+        fd[1] = rig_give_fd(r, tap_open(p->ifname, true));
         g_string_append_printf(r->args, "-netdev tap,id=%s,fds=%d:%d,"
                                "vhost=off ", id, fd[0], fd[1]);
     } else {
@@ -136,9 +136,9 @@ Port *rig_tap(Rig *r, const char *id, unsigned bits)
                                id, fd[0]);
     }
     if_set_up(p->ifname, true);
-    p->outside = keep_fd(r, if_open(p->ifname));
+    p->outside = rig_keep_fd(r, if_open(p->ifname));
     if (bits & TAP_HELD) {
-        p->tap = keep_fd(r, fcntl(fd[0], F_DUPFD_CLOEXEC, 0));
+        p->tap = rig_keep_fd(r, fcntl(fd[0], F_DUPFD_CLOEXEC, 0));
     }
     if (bits & TAP_GUEST) {
         port_add_guest(r, p);
@@ -192,7 +192,7 @@ int rig_connect(Rig *r, const char *path)
     g_assert_cmpint(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), ==,
                     0);
     g_assert_cmpint(fcntl(fd, F_SETFL, O_NONBLOCK), ==, 0);
-    return keep_fd(r, fd);
+    return rig_keep_fd(r, fd);
 }
 
 void rig_start(Rig *r)

@@ -96,6 +96,18 @@ char *rig_server(Rig *r, const char *id);
 int rig_connect(Rig *r, const char *path);
 void rig_close(Rig *r, int fd);
 
+/**
+ * rig_keep_fd() - Close a file descriptor with the rig
+ * Return: @fd
+ */
+int rig_keep_fd(Rig *r, int fd);
+
+/**
+ * rig_give_fd() - Let QEMU inherit a file descriptor
+ * Return: @fd; open here until rig_start()
+ */
+int rig_give_fd(Rig *r, int fd);
+
 void rig_start(Rig *r);
 void rig_free(Rig *r);
 
@@ -288,7 +300,16 @@ void drain_stop(Drain *d);
  */
 void run_isolated(void (*func)(const void *data), const void *data);
 
-/* Take CAP_NET_RAW from this thread and the programs that it starts. */
-void drop_net_raw(void);
+/* Put this thread, and the programs that it starts, in a network of its own. */
+void enter_new_netns(void);
+
+/* Inode number of this thread's network namespace. */
+uint64_t netns_inode(void);
+
+#define CAP_ALL UINT64_MAX
+#define CAP_BIT(cap) (1ull << (cap))
+
+/* Take capabilities from this thread and the programs that it starts. */
+void drop_caps(uint64_t caps);
 
 #endif /* FILTER_REDIRECTOR_HELPERS_H */

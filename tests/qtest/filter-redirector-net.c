@@ -401,18 +401,41 @@ void run_isolated(void (*func)(const void *data), const void *data)
     g_thread_join(g_thread_new("isolated", isolated_run, &c));
 }
 
-void drop_net_raw(void)
+void enter_new_netns(void)
+{
+    g_assert_cmpint(unshare(CLONE_NEWNET), ==, 0);
+    g_assert_true(silence_ipv6());
+}
+
+uint64_t netns_inode(void)
+{
+    struct stat st;
+
+    g_assert_cmpint(stat("/proc/thread-self/ns/net", &st), ==, 0);
+    return st.st_ino;
+}
+
+void drop_caps(uint64_t caps)
 {
     struct __user_cap_header_struct head = {
         .version = _LINUX_CAPABILITY_VERSION_3,
     };
     struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+    unsigned i;
 
     /* The bounding set counts for programs that root starts. */
-    g_assert_cmpint(prctl(PR_CAPBSET_DROP, CAP_NET_RAW, 0, 0, 0), ==, 0);
+    for (i = 0; i <= CAP_LAST_CAP; i++) {
+        if (caps & CAP_BIT(i)) {
+            g_assert_cmpint(prctl(PR_CAPBSET_DROP, i, 0, 0, 0), ==, 0);
+        }
+    }
     g_assert_cmpint(syscall(SYS_capget, &head, data), ==, 0);
-    data[0].effective &= ~(1u << CAP_NET_RAW);
-    data[0].permitted &= ~(1u << CAP_NET_RAW);
-    data[0].inheritable &= ~(1u << CAP_NET_RAW);
+    for (i = 0; i < ARRAY_SIZE(data); i++) {
+        uint32_t keep = ~(caps >> (32 * i));
+
+        data[i].effective &= keep;
+        data[i].permitted &= keep;
+        data[i].inheritable &= keep;
+    }
     g_assert_cmpint(syscall(SYS_capset, &head, data), ==, 0);
 }
