@@ -170,7 +170,7 @@ static void *open_there(void *opaque)
     return NULL;
 }
 
-/* -sandbox spawn=deny ends the process at a setns(), see qemu-seccomp.c. */
+/* -sandbox spawn=deny kills a thread that calls it, see qemu-seccomp.c. */
 static bool sandbox_forbids_setns(void)
 {
     QemuOptsList *list = qemu_find_opts_err("sandbox", NULL);

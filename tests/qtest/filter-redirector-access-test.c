@@ -18,6 +18,9 @@
 #include <linux/if_packet.h>
 #include "filter-redirector-helpers.h"
 
+/* The last byte of tap-x's MAC address. */
+#define TAP_MAC 1
+
 #define ID "filter-redirector 'f0': "
 
 /* How QEMU gets a packet socket that the test has opened. */
@@ -95,11 +98,12 @@ static int socket_on(const char *ifname, int type, uint16_t protocol)
  * An interface of the same name as the TAP, where QEMU is, never to be reached.
  * Return: a packet socket on it
  */
-static int open_decoy(Rig *r)
+static int open_decoy(Rig *r, uint8_t mac)
 {
     char name[IFNAMSIZ] = "tap-x";
 
     rig_keep_fd(r, tap_open(name, false));
+    if_set_mac(name, mac);
     if_set_up(name, true);
     return rig_keep_fd(r, if_open(name));
 }
@@ -115,6 +119,7 @@ static void open_tap(const void *data)
     }
     a->netns = netns_inode();
     a->x = rig_tap(a->r, "x", TAP_GUEST);
+    if_set_mac(a->x->ifname, TAP_MAC);
     for (i = 0; i < 2; i++) {
         a->sock[i] = socket_on(a->x->ifname, SOCK_RAW, 0);
     }
@@ -213,7 +218,7 @@ static void run_access(const void *data)
     int decoy;
 
     run_isolated(open_tap, &a);
-    decoy = a.c->decoy ? open_decoy(a.r) : -1;
+    decoy = a.c->decoy ? open_decoy(a.r, TAP_MAC) : -1;
     rig_wire(a.r, "n");
     a.ci = rig_chardev(a.r, "ci");
     a.co = rig_chardev(a.r, "co");
@@ -301,7 +306,7 @@ static void no_question(const void *data)
 
     run_isolated(open_tap, &a);
     if (data) {
-        open_decoy(a.r);
+        open_decoy(a.r, TAP_MAC + 1);
     }
     rig_wire(a.r, "n");
     drop_caps(CAP_ALL & ~CAP_BIT(CAP_NET_RAW));
@@ -359,6 +364,7 @@ static void open_in_new_netns(const void *unused)
 
     enter_new_netns();
     elsewhere_tap = tap_open(name, false);
+    if_set_mac(name, TAP_MAC);
     elsewhere = socket_on(name, SOCK_RAW, 0);
 }
 
@@ -443,6 +449,7 @@ static void test_wrong(const void *data)
     int fd;
 
     rig_tap(r, "x", 0);
+    if_set_mac("tap-x", TAP_MAC);
     rig_tap(r, "y", 0);
     rig_wire(r, "n");
     rig_start(r);

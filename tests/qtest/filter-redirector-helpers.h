@@ -188,6 +188,7 @@ int if_open(const char *ifname);
 void if_set_up(const char *ifname, bool up);
 void if_rename(const char *ifname, const char *new_name); /* down and up */
 void if_set_mtu(const char *ifname, int mtu);
+void if_set_mac(const char *ifname, uint8_t last);
 void if_set_txqueuelen(const char *ifname, int len);
 void if_delete(const char *ifname);
 

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <linux/capability.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -220,6 +221,15 @@ void if_set_mtu(const char *ifname, int mtu)
     struct ifreq ifr = { .ifr_mtu = mtu };
 
     g_assert_cmpint(if_ioctl(SIOCSIFMTU, ifname, &ifr), ==, 0);
+}
+
+void if_set_mac(const char *ifname, uint8_t last)
+{
+    struct ifreq ifr = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };
+
+    ifr.ifr_hwaddr.sa_data[0] = 0x02; /* locally administered */
+    ifr.ifr_hwaddr.sa_data[ETH_ALEN - 1] = last;
+    g_assert_cmpint(if_ioctl(SIOCSIFHWADDR, ifname, &ifr), ==, 0);
 }
 
 void if_set_txqueuelen(const char *ifname, int len)
