@@ -60,6 +60,11 @@ check-lint: $(STAMP)/tree
 check-qemu: all
 	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py $(MTESTFLAGS)
 
+.PHONY: check-upstream
+check-upstream: all
+	@mkdir -p build/check
+	@scripts/with-working-kvm $(PYTHON) scripts/upstream.py $(MTESTFLAGS)
+
 # ---- the lab: check-lab, lab, lab-shell, demo
 
 QEMU := build/qemu-system-x86_64
@@ -97,6 +102,7 @@ help:
 	@echo 'make lab-shell           a prompt in the lab'
 	@echo 'make series              write the mailable series to build/series, and check it'
 	@echo 'make check-series-build  build every commit of the series (slow)'
+	@echo 'make check-upstream      all tests of QEMU, on QEMU as it came and patched (slow)'
 	@echo 'make refresh             write the commits of build/qemu back to patches/'
 	@echo 'make install             install (PREFIX=$(PREFIX), DESTDIR=$(DESTDIR))'
 	@echo 'make distclean           remove all that was made (build/)'

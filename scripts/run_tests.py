@@ -107,4 +107,5 @@ def main(options: list[str]) -> int:
     return group.write()
 
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

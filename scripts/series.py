@@ -146,19 +146,24 @@ def report(group: Group) -> int:
     return group.write()
 
 
-def build() -> int:
+def build_here(commit: str, targets: list[str]) -> None:
+    """Builds a commit in WORK, with the options that build/qemu has."""
     options = (TOP / "build/stamp/qemu-options").read_text().strip()
-    head = make_commits(person())
     obj = WORK / "build"
+    work_tree(commit)
+    obj.mkdir(exist_ok=True)
+    if not (obj / "build.ninja").exists():
+        run_step(["sh", "-c", f"../configure {options}"], obj)
+    run_step(["ninja", "--quiet", *targets], obj)
+
+
+def build() -> int:
+    head = make_commits(person())
     todo = commits(PRISTINE, head)
     for number, commit in enumerate(todo, 1):
         subject = git("show", "-s", "--format=%s", commit).strip()
         print(f"* {number}/{len(todo)} {subject}", flush=True)
-        work_tree(commit)
-        obj.mkdir(exist_ok=True)
-        if not (obj / "build.ninja").exists():
-            run_step(["sh", "-c", f"../configure {options}"], obj)
-        run_step(["ninja", "--quiet"], obj)
+        build_here(commit, [])
     print(f"* every commit of {len(todo)} builds on QEMU {qemu_version()}")
     return 0
 
@@ -192,4 +197,5 @@ def run(args: list[str]) -> int:
     return 0
 
 
-main(run)
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run all of QEMU's own tests on QEMU as it came and on the patched one; compare.
+
+usage: upstream.py [MESON-TEST-OPTION...]
+
+Builds pristine QEMU, with the same options, in build/series-tree. A test whose subtests end
+differently runs again on both sides, twice at most: one that then agrees was disturbed by the
+machine. Left out: our own tests, and QEMU's functional ones, which download guest images.
+Writes build/check/upstream.tap and build/check/upstream.json.
+"""
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from patchset import PRISTINE, TOP, TREE, SeriesError, main
+from run_tests import own_tests
+from series import WORK, build_here
+from tap import Group, parse
+
+SUITES = ("unit", "qtest", "qapi-schema", "decodetree", "softfloat", "tracetool")
+TRIES = 3
+Outcome = dict[str, str]        # subtest -> passed, failed or skipped
+
+
+def suite(obj: Path, options: list[str], names: list[str]) -> dict[str, Outcome]:
+    """Runs tests (all if no names are given); the outcome of each."""
+    log = obj / "meson-logs" / "testlog.json"
+    log.unlink(missing_ok=True)
+    chosen = names or [f"--suite={name}" for name in SUITES]
+    subprocess.run([obj / "pyvenv/bin/meson", "test", "-C", obj, "-t", "5", *options, *chosen],
+                   stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+    if not log.exists():
+        raise SeriesError(f"meson test ran nothing in {obj}")
+    found = {}
+    for line in log.read_text(errors="replace").splitlines():
+        entry = json.loads(line)
+        name = entry["name"].rpartition(" / ")[2]
+        if name not in own_tests():
+            found[name] = outcome(entry)
+    return found
+
+
+def outcome(entry: dict) -> Outcome:
+    subtests, _ = parse(entry.get("stdout") or "")
+    result = {sub.name: "skipped" if sub.skipped else "passed" if sub.ok else "failed"
+              for sub in subtests}
+    if not result or entry["result"] not in ("OK", "SKIP", "EXPECTEDFAIL"):
+        result["(the program)"] = {"OK": "passed", "EXPECTEDFAIL": "passed",
+                                   "SKIP": "skipped"}.get(entry["result"], "failed")
+    return result
+
+
+def different(one: dict[str, Outcome], two: dict[str, Outcome]) -> list[str]:
+    return sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
+
+
+def counts(found: dict[str, Outcome]) -> Counter:
+    return Counter(value for result in found.values() for value in result.values())
+
+
+def why(name: str, pristine: Outcome, patched: Outcome) -> str:
+    return "\n".join(f"{name} {sub}: pristine {pristine.get(sub, 'absent')}, patched "
+                     f"{patched.get(sub, 'absent')}" for sub in sorted({*pristine, *patched})
+                     if pristine.get(sub) != patched.get(sub))
+
+
+def compare(options: list[str]) -> int:
+    print("* building QEMU as it came", flush=True)
+    build_here(PRISTINE, ["all", "meson-test-prereq"])
+    sides = {"pristine": WORK / "build", "patched": TREE / "build"}
+    found = {}
+    for side, obj in sides.items():
+        print(f"* running QEMU's tests, {side}", flush=True)
+        found[side] = suite(obj, options, [])
+    again: list[str] = []
+    for _ in range(1, TRIES):
+        names = different(found["pristine"], found["patched"])
+        if not names:
+            break
+        print(f"* once more, they differ: {' '.join(names)}", flush=True)
+        again += names
+        for side, obj in sides.items():
+            found[side].update(suite(obj, options, names))
+    group = Group("upstream")
+    for name in sorted({*found["pristine"], *found["patched"]}):
+        pristine, patched = (found[side].get(name, {}) for side in sides)
+        group.add(name, pristine == patched, why(name, pristine, patched))
+    for side in sides:
+        total = counts(found[side])
+        print(f"* {side}: {len(found[side])} programs, {total['passed']} subtests passed, "
+              f"{total['failed']} failed, {total['skipped']} skipped")
+    print(f"* run more than once: {' '.join(sorted(set(again))) or 'none'}")
+    (TOP / "build/check/upstream.json").write_text(json.dumps(found, indent=1) + "\n")
+    return group.write()
+
+
+if __name__ == "__main__":
+    os.chdir(TOP)
+    main(compare)
