@@ -18,7 +18,7 @@ PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
-CHECK_GROUPS := lint series qemu lab
+CHECK_GROUPS := lint series qemu migrations lab
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -59,6 +59,14 @@ check-lint: $(STAMP)/tree
 .PHONY: check-qemu
 check-qemu: all
 	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py $(MTESTFLAGS)
+
+# How many in a row, and what the random choices start from.
+COUNT ?= 8
+SEED ?= 1
+
+.PHONY: check-migrations
+check-migrations: all
+	@$(PYTHON) tests/migrations/migrations.py --count $(COUNT) --seed $(SEED)
 
 .PHONY: check-upstream
 check-upstream: all
@@ -102,6 +110,7 @@ help:
 	@echo 'make lab-shell           a prompt in the lab'
 	@echo 'make series              write the mailable series to build/series, and check it'
 	@echo 'make check-series-build  build every commit of the series (slow)'
+	@echo 'make check-migrations    COUNT=$(COUNT) SEED=$(SEED): migrations in a row under traffic'
 	@echo 'make check-upstream      all tests of QEMU, on QEMU as it came and patched (slow)'
 	@echo 'make refresh             write the commits of build/qemu back to patches/'
 	@echo 'make install             install (PREFIX=$(PREFIX), DESTDIR=$(DESTDIR))'

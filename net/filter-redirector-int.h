@@ -43,6 +43,7 @@
 /* When to try again where nobody tells that there is room: ms. */
 #define REDIRECTOR_RETRY_FULL_MS 1
 #define REDIRECTOR_RETRY_DOWN_MS 100
+#define REDIRECTOR_RETRY_POSTCOPY_MS 10
 
 typedef FilterRedirectorEndpointType EndType;
 typedef FilterRedirectorEndpointState EndState;
@@ -109,7 +110,8 @@ struct Redirector {
     size_t tx_sent;             /* bytes of the first frame already written */
     guint tx_watch;
 
-    bool handed_over;           /* the migration is past the point of return */
+    bool sent_all;              /* the migration's source is done */
+    bool handed_over;           /* it is past the point of return */
     bool moving;                /* redirector_move() is at work */
     NetFilterIntake intake;     /* what the netdev has been told last */
     bool waiting;               /* for the retry timer */

@@ -8,6 +8,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
 #include "qapi/visitor.h"
 #include "qemu/cutils.h"
 #include "qom/object_interfaces.h"
@@ -68,6 +69,40 @@ void redirector_retry_in(Redirector *r, int ms)
 {
     r->waiting = true;
     timer_mod(r->retry, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ms);
+}
+
+/*
+ * Postcopy says that it is done when all has been sent, but the destination
+ * can still fail to load it, and the machine goes on here.
+ */
+static bool past_return(void)
+{
+    g_autoptr(MigrationInfo) info = qmp_query_migrate(NULL);
+
+    switch (info && info->has_status ? info->status : MIGRATION_STATUS_NONE) {
+    case MIGRATION_STATUS_COMPLETED:
+    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
+    case MIGRATION_STATUS_POSTCOPY_PAUSED:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Nobody tells when the destination has begun to run in postcopy. */
+static void see_to_migration(Redirector *r)
+{
+    if (!r->sent_all || !runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        return;
+    }
+    r->handed_over = past_return();
+    if (r->handed_over) {
+        redirector_in_decided(r, true);
+    } else {
+        redirector_retry_in(r, REDIRECTOR_RETRY_POSTCOPY_MS);
+    }
 }
 
 /* Brings everything that waits for something in line with the present state. */
@@ -140,6 +175,9 @@ void redirector_move(Redirector *r)
     r->moving = true;
     object_ref(OBJECT(r->nf));
 
+    if (redirector_undecided(r)) {
+        see_to_migration(r);
+    }
     redirector_out_flush(r);
     move_input(r);
     redirector_out_flush(r);
@@ -170,7 +208,7 @@ static void redirector_vm_change(void *opaque, bool running, RunState state)
     Redirector *r = opaque;
 
     if (running) {
-        r->handed_over = false;
+        r->handed_over = r->sent_all = false;
         redirector_in_decided(r, false);
         /* Later: only once all devices work. */
         qemu_bh_schedule(r->bh);
@@ -186,7 +224,7 @@ static int redirector_migration(NotifierWithReturn *notify, MigrationEvent *e,
     Redirector *r = container_of(notify, Redirector, migration);
 
     if (!redirector_vm_runs() && e->type != MIG_EVENT_PRECOPY_SETUP) {
-        r->handed_over = e->type == MIG_EVENT_PRECOPY_DONE;
+        r->sent_all = e->type == MIG_EVENT_PRECOPY_DONE;
         if (!redirector_undecided(r)) {
             redirector_in_decided(r, true);
         }
@@ -322,6 +360,7 @@ static void start(Redirector *r)
 
     if (redirector_undecided(r)) {
         redirector_in_undecided(r);
+        r->sent_all = true;     /* perhaps */
     }
     redirector_out_start(r);
     redirector_in_start(r);
