@@ -700,6 +700,8 @@ static bool flood_send(Flood *f, const uint8_t *buf, size_t size)
 
         if (ret >= 0) {
             done += ret;
+        } else if (errno == ENETDOWN) {
+            g_usleep(1000);
         } else if (errno == EAGAIN || errno == ENOBUFS || errno == EINTR) {
             poll(&p, 1, 10);
         } else {

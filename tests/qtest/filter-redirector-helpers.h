@@ -193,6 +193,20 @@ void if_set_txqueuelen(const char *ifname, int len);
 void if_delete(const char *ifname);
 
 /**
+ * if_move() - Move an interface to another network namespace
+ * @from: file descriptor of the namespace it is in; -1: the test's own
+ * @to: file descriptor of the other one
+ */
+void if_move(const char *ifname, int from, int to);
+
+/**
+ * netns_open() - Get a network namespace
+ * @create: a new one, not the test's own
+ * Return: file descriptor
+ */
+int netns_open(bool create);
+
+/**
  * macvtap_open() - Create a macvtap above another interface
  * Return: its file descriptor, or -1: then the case has been skipped
  */
@@ -312,5 +326,11 @@ uint64_t netns_inode(void);
 
 /* Take capabilities from this thread and the programs that it starts. */
 void drop_caps(uint64_t caps);
+
+/*
+ * Make the kernel look to this thread and the programs that it starts as one
+ * before Linux 6.6, without PACKET_VNET_HDR_SZ.
+ */
+void deny_vnet_hdr_sz(void);
 
 #endif /* FILTER_REDIRECTOR_HELPERS_H */

@@ -16,16 +16,23 @@
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
+#include <linux/seccomp.h>
 #include "qemu/cutils.h"
 #include "filter-redirector-helpers.h"
 
 /* linux/if_packet.h has it since Linux 4.20. */
 #ifndef PACKET_IGNORE_OUTGOING
 #define PACKET_IGNORE_OUTGOING 23
+#endif
+
+/* ... and since Linux 6.6. */
+#ifndef PACKET_VNET_HDR_SZ
+#define PACKET_VNET_HDR_SZ 24
 #endif
 
 /*
@@ -293,6 +300,58 @@ void if_delete(const char *ifname)
     g_assert_cmpint(link_request(&req, RTM_DELLINK, 0), ==, 0);
 }
 
+typedef struct Move {
+    const char *ifname;
+    int from;
+    int to;
+} Move;
+
+static void move(const void *data)
+{
+    const Move *m = data;
+    const uint32_t to = m->to;
+    LinkRequest req = { .nh.nlmsg_len = NLMSG_LENGTH(sizeof(req.ifi)) };
+
+    if (m->from >= 0) {
+        g_assert_cmpint(setns(m->from, CLONE_NEWNET), ==, 0);
+    }
+    req.ifi.ifi_index = if_nametoindex(m->ifname);
+    g_assert_cmpint(req.ifi.ifi_index, >, 0);
+    link_attr(&req, IFLA_NET_NS_FD, &to, sizeof(to));
+    g_assert_cmpint(link_request(&req, RTM_NEWLINK, 0), ==, 0);
+}
+
+void if_move(const char *ifname, int from, int to)
+{
+    Move m = { ifname, from, to };
+
+    run_isolated(move, &m);
+}
+
+typedef struct NetnsRequest {
+    bool create;
+    int fd;
+} NetnsRequest;
+
+static void open_netns(const void *data)
+{
+    NetnsRequest *req = (NetnsRequest *)data;
+
+    if (req->create) {
+        g_assert_cmpint(unshare(CLONE_NEWNET), ==, 0);
+    }
+    req->fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    g_assert_cmpint(req->fd, >=, 0);
+}
+
+int netns_open(bool create)
+{
+    NetnsRequest req = { create };
+
+    run_isolated(open_netns, &req);
+    return req.fd;
+}
+
 /*
  * Its device node is called after the interface's index, for all network
  * namespaces: an index of this process's own avoids another one's node.
@@ -448,4 +507,34 @@ void drop_caps(uint64_t caps)
         data[i].inheritable &= keep;
     }
     g_assert_cmpint(syscall(SYS_capset, &head, data), ==, 0);
+}
+
+/* The less significant half of a system call's argument. */
+#define LOAD_ARG(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, \
+                             offsetof(struct seccomp_data, args[n]) + \
+                             4 * HOST_BIG_ENDIAN)
+
+void deny_vnet_hdr_sz(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setsockopt, 0, 5),
+        LOAD_ARG(1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOL_PACKET, 0, 3),
+        LOAD_ARG(2),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_VNET_HDR_SZ, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOPROTOOPT),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog prog = { ARRAY_SIZE(filter), filter };
+    const int size = 12;
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
+    g_assert_cmpint(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), ==, 0);
+    g_assert_cmpint(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR_SZ, &size,
+                               sizeof(size)), <, 0);
+    g_assert_cmpint(errno, ==, ENOPROTOOPT);
+    close(fd);
 }
