@@ -83,6 +83,20 @@ Port *rig_tap(Rig *r, const char *id, unsigned bits);
 Port *rig_wire(Rig *r, const char *id);
 
 /**
+ * rig_tap_fd() - Add a TAP netdev with a guest on an open file descriptor
+ * @fd: the caller's, closed by nobody else
+ * Return: the inside
+ */
+int rig_tap_fd(Rig *r, const char *id, int fd);
+
+/**
+ * rig_stream() - Add a netdev whose network is one stream of frames
+ *
+ * Its outside is a stream, each packet behind its length: see send_frame().
+ */
+Port *rig_stream(Rig *r, const char *id);
+
+/**
  * rig_chardev() - Add a connected socket chardev
  * Return: the test's end of it
  */
@@ -178,6 +192,10 @@ Bench bench_new(void);
 Bench bench_start(const char *props);
 
 /* Interfaces, all by ioctl or netlink in the test's own namespace. */
+
+/* A way out for programs that look for one: an address and a default route. */
+void if_set_route(const char *ifname, const char *address,
+                  const char *netmask, const char *gateway);
 int tap_open(char *ifname, bool multi_queue);
 
 /**

@@ -13,8 +13,10 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <arpa/inet.h>
 #include <net/if.h>
 #include <net/if_arp.h>
+#include <net/route.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/if_ether.h>
@@ -212,6 +214,37 @@ void if_set_up(const char *ifname, bool up)
     g_assert_cmpint(if_ioctl(SIOCSIFFLAGS, ifname, &ifr), ==, 0);
 }
 
+
+static struct sockaddr inet_addr_of(const char *text)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+    } addr = { .in.sin_family = AF_INET };
+
+    g_assert_cmpint(inet_pton(AF_INET, text, &addr.in.sin_addr), ==, 1);
+    return addr.any;
+}
+
+void if_set_route(const char *ifname, const char *address,
+                  const char *netmask, const char *gateway)
+{
+    struct ifreq addr = { .ifr_addr = inet_addr_of(address) };
+    struct ifreq mask = { .ifr_netmask = inet_addr_of(netmask) };
+    struct rtentry route = {
+        .rt_dst = inet_addr_of("0.0.0.0"),
+        .rt_genmask = inet_addr_of("0.0.0.0"),
+        .rt_gateway = inet_addr_of(gateway),
+        .rt_flags = RTF_UP | RTF_GATEWAY,
+    };
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    g_assert_cmpint(if_ioctl(SIOCSIFADDR, ifname, &addr), ==, 0);
+    g_assert_cmpint(if_ioctl(SIOCSIFNETMASK, ifname, &mask), ==, 0);
+    if_set_up(ifname, true);
+    g_assert_cmpint(ioctl(fd, SIOCADDRT, &route), ==, 0);
+    close(fd);
+}
 
 void if_rename(const char *ifname, const char *new_name)
 {

@@ -1,6 +1,6 @@
 /*
  * QTest of filter-redirector's netdev endpoints: vnet headers of a virtio-net
- * device, migration, and a macvtap
+ * device, and migration
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -526,40 +526,6 @@ static void test_migrate_destination(const void *unused)
     rmdir(dir);
 }
 
-/*
- * On a macvtap the packets for the guest come in: queue=tx means these.
- */
-static void test_macvtap_capture(const void *unused)
-{
-    Rig *r = rig_new();
-    Port *y = rig_tap(r, "y", TAP_HELD);
-    int co = rig_chardev(r, "co");
-    int fd = macvtap_open("macvtap0", y->ifname);
-    uint8_t packet[10 + 100] = { };
-
-    if (fd >= 0) {
-        g_string_append_printf(r->args, "-netdev tap,id=x,fd=%d,vhost=off ",
-                               fd);
-        rig_wire(r, "n");
-        if_set_up("macvtap0", true);
-        rig_start(r);
-        rig_add(r, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co");
-        packet_fill(packet + 10, 100, 1);
-        memset(packet + 10, 0xff, ETH_ALEN); /* to all stations */
-        g_assert_cmpint(write(y->tap, packet, sizeof(packet)), ==,
-                        sizeof(packet));
-        {
-            uint8_t got[PACKET_MAX];
-
-            g_assert_cmpmem(got, recv_frame(co, got, NO_VNET), packet + 10,
-                            100);
-        }
-        assert_stat(r, "f0", "input.stats.packets", 1);
-        close(fd);
-    }
-    rig_free(r);
-}
-
 int main(int argc, char **argv)
 {
     sandbox_enter(argv);
@@ -594,7 +560,6 @@ int main(int argc, char **argv)
     case_add("/filter-redirector/migrate/capture", test_migrate_capture, NULL);
     case_add("/filter-redirector/migrate/destination",
              test_migrate_destination, NULL);
-    case_add("/filter-redirector/macvtap/capture", test_macvtap_capture, NULL);
 
     return g_test_run();
 }
