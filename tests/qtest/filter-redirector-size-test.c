@@ -122,7 +122,7 @@ static void test_inject(const void *data)
     rig_free(s.r);
 }
 
-/* A chain carries whatever a NIC or a netdev brings, and so does the chardev. */
+/* A chain carries whatever a NIC or a netdev brings; so does the chardev. */
 static void test_chain(const void *unused)
 {
     g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
