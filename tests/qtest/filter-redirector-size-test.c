@@ -320,6 +320,44 @@ static void test_wrong(const void *data)
     rig_free(s.r);
 }
 
+/*
+ * What a packet socket says of a super-packet in a UDP tunnel: the header of
+ * what is inside, which is not that of the packet (seen on Linux 6.18).
+ */
+static void test_tunnel(const void *data)
+{
+    static const Offload inner = {
+        "inner", VIRTIO_NET_HDR_GSO_TCPV4, .tcp = true, .gso_size = 1000,
+        .payload = 3000,
+    };
+    static const Offload outer = { "outer", .payload = 8 + 14 + 40 + 3000 };
+    const size_t vxlan = 14 + 20 + 8, start = vxlan + 8;
+    g_autofree uint8_t *frame = g_malloc(PACKET_MAX);
+    uint8_t *packet = frame + VNET_LEN_KERNEL;
+    uint8_t good[ETH_ZLEN];
+    size_t size;
+    Stage s;
+
+    size = offload_fill(&outer, frame, packet);
+    memset(packet + vxlan, 0, 8);
+    g_assert_cmpuint(start + offload_fill(&inner, frame, packet + start), ==,
+                     size);
+    stw_he_p(frame + 2, lduw_he_p(frame + 2) + start);
+    stw_he_p(frame + 6, lduw_he_p(frame + 6) + start);
+
+    stage_start(&s, "id=f0,netdev=n,indev=ci,out_netdev=x,"
+                "vnet_hdr_support=on");
+    if (data) {
+        offloads_on(&s);
+    }
+    packet_fill(good, sizeof(good), 1);
+    send_frame_raw(s.ci, frame, VNET_LEN_KERNEL + size, VNET_LEN_KERNEL);
+    send_frame_raw(s.ci, good, sizeof(good), 0);
+    expect_at_tap(&s, good, sizeof(good));
+    rig_wait_stat(s.r, "f0", "output.stats.errors", 1);
+    rig_free(s.r);
+}
+
 static void add_wrong_cases(void)
 {
     unsigned i;
@@ -362,6 +400,9 @@ int main(int argc, char **argv)
         case_add(path, test_longest, c);
     }
     case_add("/filter-redirector/order/cut", test_order, NULL);
+    case_add("/filter-redirector/wrong-header/tunnel", test_tunnel, NULL);
+    case_add("/filter-redirector/wrong-header/tunnel/offloads", test_tunnel,
+             "offloads");
     add_wrong_cases();
     return g_test_run();
 }
