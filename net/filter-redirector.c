@@ -347,6 +347,9 @@ static void find_flows(Redirector *r, const char *indev, const char *outdev)
      */
     r->chain_in = (outdev || r->out_netdev) && !own_tap &&
                   !is_multiqueue(r->nf);
+    if (r->in_type == END_CHAIN && !r->chain_in) {
+        r->in_type = END_NONE;
+    }
 }
 
 static void start(Redirector *r)

@@ -384,12 +384,22 @@ bool packet_socket_bind(int fd, const PacketInterface *iface,
 int packet_socket_state(int fd, const PacketInterface *iface, char *name)
 {
     struct ifreq ifr = { .ifr_ifindex = iface->ifindex };
+    struct sockaddr_ll addr;
+    socklen_t addr_len = sizeof(addr);
     int err;
     socklen_t len = sizeof(err);
 
     getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
     if (name) {
         pstrcpy(name, sizeof(iface->name), iface->name);
+    }
+    /*
+     * The kernel unbinds the socket when the interface is removed or moved to
+     * another namespace, for good: it may come back, even with its index.
+     */
+    if (getsockname(fd, (struct sockaddr *)&addr, &addr_len) < 0 ||
+        addr.sll_ifindex != iface->ifindex) {
+        return -ENODEV;
     }
     /* The socket asks in the namespace it was opened in. */
     if (ioctl(fd, SIOCGIFNAME, &ifr) < 0) {
@@ -398,8 +408,10 @@ int packet_socket_state(int fd, const PacketInterface *iface, char *name)
     if (name) {
         pstrcpy(name, sizeof(iface->name), ifr.ifr_name);
     }
-    if (ioctl(fd, SIOCGIFFLAGS, &ifr) < 0) {
-        return -ENODEV;
-    }
-    return ifr.ifr_flags & IFF_UP ? 0 : -ENETDOWN;
+    /*
+     * While the interface is being renamed it is not found by either name: as
+     * good as down, for a moment.
+     */
+    return ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP
+           ? 0 : -ENETDOWN;
 }

@@ -149,11 +149,33 @@ Port *rig_tap(Rig *r, const char *id, unsigned bits)
     return p;
 }
 
+int rig_tap_fd(Rig *r, const char *id, int fd)
+{
+    Port *p = port_new(r, id);
+
+    g_string_append_printf(r->args, "-netdev tap,id=%s,fd=%d,vhost=off ", id,
+                           fd);
+    port_add_guest(r, p);
+    return p->inside;
+}
+
 Port *rig_wire(Rig *r, const char *id)
 {
     Port *p = port_new(r, id);
 
     rig_dgram(r, id, &p->outside);
+    port_add_guest(r, p);
+    return p;
+}
+
+Port *rig_stream(Rig *r, const char *id)
+{
+    Port *p = port_new(r, id);
+    int qemu_fd;
+
+    p->outside = rig_socketpair(r, SOCK_STREAM, &qemu_fd);
+    g_string_append_printf(r->args, "-netdev stream,id=%s,server=off,"
+                           "addr.type=fd,addr.str=%d ", id, qemu_fd);
     port_add_guest(r, p);
     return p;
 }
@@ -700,6 +722,8 @@ static bool flood_send(Flood *f, const uint8_t *buf, size_t size)
 
         if (ret >= 0) {
             done += ret;
+        } else if (errno == ENETDOWN) {
+            g_usleep(1000);
         } else if (errno == EAGAIN || errno == ENOBUFS || errno == EINTR) {
             poll(&p, 1, 10);
         } else {

@@ -83,6 +83,20 @@ Port *rig_tap(Rig *r, const char *id, unsigned bits);
 Port *rig_wire(Rig *r, const char *id);
 
 /**
+ * rig_tap_fd() - Add a TAP netdev with a guest on an open file descriptor
+ * @fd: the caller's, closed by nobody else
+ * Return: the inside
+ */
+int rig_tap_fd(Rig *r, const char *id, int fd);
+
+/**
+ * rig_stream() - Add a netdev whose network is one stream of frames
+ *
+ * Its outside is a stream, each packet behind its length: see send_frame().
+ */
+Port *rig_stream(Rig *r, const char *id);
+
+/**
  * rig_chardev() - Add a connected socket chardev
  * Return: the test's end of it
  */
@@ -178,6 +192,10 @@ Bench bench_new(void);
 Bench bench_start(const char *props);
 
 /* Interfaces, all by ioctl or netlink in the test's own namespace. */
+
+/* A way out for programs that look for one: an address and a default route. */
+void if_set_route(const char *ifname, const char *address,
+                  const char *netmask, const char *gateway);
 int tap_open(char *ifname, bool multi_queue);
 
 /**
@@ -191,6 +209,20 @@ void if_set_mtu(const char *ifname, int mtu);
 void if_set_mac(const char *ifname, uint8_t last);
 void if_set_txqueuelen(const char *ifname, int len);
 void if_delete(const char *ifname);
+
+/**
+ * if_move() - Move an interface to another network namespace
+ * @from: file descriptor of the namespace it is in; -1: the test's own
+ * @to: file descriptor of the other one
+ */
+void if_move(const char *ifname, int from, int to);
+
+/**
+ * netns_open() - Get a network namespace
+ * @create: a new one, not the test's own
+ * Return: file descriptor
+ */
+int netns_open(bool create);
 
 /**
  * macvtap_open() - Create a macvtap above another interface
@@ -312,5 +344,11 @@ uint64_t netns_inode(void);
 
 /* Take capabilities from this thread and the programs that it starts. */
 void drop_caps(uint64_t caps);
+
+/*
+ * Make the kernel look to this thread and the programs that it starts as one
+ * before Linux 6.6, without PACKET_VNET_HDR_SZ.
+ */
+void deny_vnet_hdr_sz(void);
 
 #endif /* FILTER_REDIRECTOR_HELPERS_H */

@@ -13,19 +13,28 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <arpa/inet.h>
 #include <net/if.h>
 #include <net/if_arp.h>
+#include <net/route.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
+#include <linux/seccomp.h>
 #include "qemu/cutils.h"
 #include "filter-redirector-helpers.h"
 
 /* linux/if_packet.h has it since Linux 4.20. */
 #ifndef PACKET_IGNORE_OUTGOING
 #define PACKET_IGNORE_OUTGOING 23
+#endif
+
+/* ... and since Linux 6.6. */
+#ifndef PACKET_VNET_HDR_SZ
+#define PACKET_VNET_HDR_SZ 24
 #endif
 
 /*
@@ -206,6 +215,37 @@ void if_set_up(const char *ifname, bool up)
 }
 
 
+static struct sockaddr inet_addr_of(const char *text)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+    } addr = { .in.sin_family = AF_INET };
+
+    g_assert_cmpint(inet_pton(AF_INET, text, &addr.in.sin_addr), ==, 1);
+    return addr.any;
+}
+
+void if_set_route(const char *ifname, const char *address,
+                  const char *netmask, const char *gateway)
+{
+    struct ifreq addr = { .ifr_addr = inet_addr_of(address) };
+    struct ifreq mask = { .ifr_netmask = inet_addr_of(netmask) };
+    struct rtentry route = {
+        .rt_dst = inet_addr_of("0.0.0.0"),
+        .rt_genmask = inet_addr_of("0.0.0.0"),
+        .rt_gateway = inet_addr_of(gateway),
+        .rt_flags = RTF_UP | RTF_GATEWAY,
+    };
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    g_assert_cmpint(if_ioctl(SIOCSIFADDR, ifname, &addr), ==, 0);
+    g_assert_cmpint(if_ioctl(SIOCSIFNETMASK, ifname, &mask), ==, 0);
+    if_set_up(ifname, true);
+    g_assert_cmpint(ioctl(fd, SIOCADDRT, &route), ==, 0);
+    close(fd);
+}
+
 void if_rename(const char *ifname, const char *new_name)
 {
     struct ifreq ifr = { };
@@ -291,6 +331,58 @@ void if_delete(const char *ifname)
 
     g_assert_cmpint(req.ifi.ifi_index, >, 0);
     g_assert_cmpint(link_request(&req, RTM_DELLINK, 0), ==, 0);
+}
+
+typedef struct Move {
+    const char *ifname;
+    int from;
+    int to;
+} Move;
+
+static void move(const void *data)
+{
+    const Move *m = data;
+    const uint32_t to = m->to;
+    LinkRequest req = { .nh.nlmsg_len = NLMSG_LENGTH(sizeof(req.ifi)) };
+
+    if (m->from >= 0) {
+        g_assert_cmpint(setns(m->from, CLONE_NEWNET), ==, 0);
+    }
+    req.ifi.ifi_index = if_nametoindex(m->ifname);
+    g_assert_cmpint(req.ifi.ifi_index, >, 0);
+    link_attr(&req, IFLA_NET_NS_FD, &to, sizeof(to));
+    g_assert_cmpint(link_request(&req, RTM_NEWLINK, 0), ==, 0);
+}
+
+void if_move(const char *ifname, int from, int to)
+{
+    Move m = { ifname, from, to };
+
+    run_isolated(move, &m);
+}
+
+typedef struct NetnsRequest {
+    bool create;
+    int fd;
+} NetnsRequest;
+
+static void open_netns(const void *data)
+{
+    NetnsRequest *req = (NetnsRequest *)data;
+
+    if (req->create) {
+        g_assert_cmpint(unshare(CLONE_NEWNET), ==, 0);
+    }
+    req->fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    g_assert_cmpint(req->fd, >=, 0);
+}
+
+int netns_open(bool create)
+{
+    NetnsRequest req = { create };
+
+    run_isolated(open_netns, &req);
+    return req.fd;
 }
 
 /*
@@ -448,4 +540,34 @@ void drop_caps(uint64_t caps)
         data[i].inheritable &= keep;
     }
     g_assert_cmpint(syscall(SYS_capset, &head, data), ==, 0);
+}
+
+/* The less significant half of a system call's argument. */
+#define LOAD_ARG(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, \
+                             offsetof(struct seccomp_data, args[n]) + \
+                             4 * HOST_BIG_ENDIAN)
+
+void deny_vnet_hdr_sz(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setsockopt, 0, 5),
+        LOAD_ARG(1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOL_PACKET, 0, 3),
+        LOAD_ARG(2),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_VNET_HDR_SZ, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOPROTOOPT),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog prog = { ARRAY_SIZE(filter), filter };
+    const int size = 12;
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), ==, 0);
+    g_assert_cmpint(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog), ==, 0);
+    g_assert_cmpint(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR_SZ, &size,
+                               sizeof(size)), <, 0);
+    g_assert_cmpint(errno, ==, ENOPROTOOPT);
+    close(fd);
 }

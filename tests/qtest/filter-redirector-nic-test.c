@@ -1,6 +1,6 @@
 /*
  * QTest of filter-redirector's netdev endpoints: vnet headers of a virtio-net
- * device, migration, and a macvtap
+ * device, and migration
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -13,86 +13,36 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include "qemu/bswap.h"
-#include "libqos/malloc-pc.h"
-#include "libqos/pci-pc.h"
-#include "libqos/virtio-pci.h"
-#include "standard-headers/linux/virtio_net.h"
-#include "standard-headers/linux/virtio_ring.h"
-#include "filter-redirector-helpers.h"
+#include "filter-redirector-nic.h"
 
 #define VNET_LEN 12     /* what a modern virtio-net device makes the TAP use */
-#define VNET_LEN_KERNEL 10
 
-/*
- * A virtio-net device on TAP x whose driver is this test.  It gives the
- * device no buffers, so the guest takes no packets.
- */
+/* A virtio-net device on TAP x. */
 typedef struct Nic {
+    Pc pc;
     Rig *r;
     Port *x;
     Port *n;
     int ci;
     int co;
-    QGuestAllocator alloc;
-    QPCIBus *bus;
-    QVirtioPCIDevice *dev;
 } Nic;
-
-static void nic_start_driver(Nic *nic, uint64_t wanted)
-{
-    QPCIAddress addr = { .devfn = QPCI_DEVFN(4, 0) };
-    uint64_t features;
-
-    pc_alloc_init(&nic->alloc, nic->r->qts, 0);
-    nic->bus = qpci_new_pc(nic->r->qts, &nic->alloc);
-    nic->dev = virtio_pci_new(nic->bus, &addr);
-    g_assert_nonnull(nic->dev);
-    qvirtio_pci_device_enable(nic->dev);
-    qvirtio_start_device(&nic->dev->vdev);
-    features = qvirtio_get_features(&nic->dev->vdev);
-    g_assert_cmphex(features & wanted, ==, wanted);
-    qvirtio_set_features(&nic->dev->vdev, wanted);
-    qvirtio_set_driver_ok(&nic->dev->vdev);
-}
-
-/* No firmware runs, but the machine wants a file; it is not always built. */
-static char *make_firmware(void)
-{
-    g_autofree char *zeros = g_malloc0(64 * 1024);
-    char *path;
-    int fd = g_file_open_tmp("qtest-redirector-XXXXXX", &path, NULL);
-
-    g_assert_cmpint(fd, >=, 0);
-    close(fd);
-    g_assert_true(g_file_set_contents(path, zeros, 64 * 1024, NULL));
-    return path;
-}
 
 /* @offloads: feature bits besides the modern interface */
 static void nic_start(Nic *nic, uint64_t offloads)
 {
-    g_autofree char *firmware = make_firmware();
-
     *nic = (Nic) { .r = rig_new() };
     nic->x = rig_tap(nic->r, "x", TAP_HELD);
     nic->n = rig_wire(nic->r, "n");
     nic->ci = rig_chardev(nic->r, "ci");
     nic->co = rig_chardev(nic->r, "co");
-    nic->r->machine = "-M pc";
-    g_string_append_printf(nic->r->args, "-bios %s -device virtio-net-pci,"
-                           "netdev=x,addr=04.0,disable-legacy=on,rombar=0 ",
-                           firmware);
-    rig_start(nic->r);
-    unlink(firmware);
-    nic_start_driver(nic, offloads | 1ull << VIRTIO_F_VERSION_1);
+    pc_add_nic(&nic->pc, nic->r, "x", "disable-legacy=on");
+    pc_start(&nic->pc);
+    pc_nic_enable(&nic->pc, 0, offloads | 1ull << VIRTIO_F_VERSION_1, 0);
 }
 
 static void nic_end(Nic *nic)
 {
-    qos_object_destroy(&nic->dev->obj);
-    qpci_free_pc(nic->bus);
-    alloc_destroy(&nic->alloc);
-    rig_free(nic->r);
+    pc_end(&nic->pc);
 }
 
 /*
@@ -237,7 +187,6 @@ static void send_partial(Nic *nic)
 {
     uint8_t buf[VNET_LEN + UDP_SIZE];
     const uint16_t start = UDP_START, offset = 6;
-    const int on = 1;
 
     /* The kernel's header: native byte order, 10 bytes. */
     memset(buf, 0, VNET_LEN_KERNEL);
@@ -245,8 +194,7 @@ static void send_partial(Nic *nic)
     memcpy(buf + 6, &start, sizeof(start));
     memcpy(buf + 8, &offset, sizeof(offset));
     udp_fill(buf + VNET_LEN_KERNEL, true);
-    g_assert_cmpint(setsockopt(nic->x->outside, SOL_PACKET, PACKET_VNET_HDR,
-                               &on, sizeof(on)), ==, 0);
+    set_vnet_hdr(nic->x->outside);
     send_raw(nic->x->outside, buf, VNET_LEN_KERNEL + UDP_SIZE);
 }
 
@@ -424,11 +372,9 @@ static void test_tso_inject(const void *data)
 static void send_super_packet(Nic *nic)
 {
     g_autofree uint8_t *buf = g_malloc(VNET_LEN_KERNEL + TSO_SIZE);
-    const int on = 1;
 
     tcp_fill(buf, VNET_LEN_KERNEL);
-    g_assert_cmpint(setsockopt(nic->x->outside, SOL_PACKET, PACKET_VNET_HDR,
-                               &on, sizeof(on)), ==, 0);
+    set_vnet_hdr(nic->x->outside);
     send_raw(nic->x->outside, buf, VNET_LEN_KERNEL + TSO_SIZE);
 }
 
@@ -580,40 +526,6 @@ static void test_migrate_destination(const void *unused)
     rmdir(dir);
 }
 
-/*
- * On a macvtap the packets for the guest come in: queue=tx means these.
- */
-static void test_macvtap_capture(const void *unused)
-{
-    Rig *r = rig_new();
-    Port *y = rig_tap(r, "y", TAP_HELD);
-    int co = rig_chardev(r, "co");
-    int fd = macvtap_open("macvtap0", y->ifname);
-    uint8_t packet[10 + 100] = { };
-
-    if (fd >= 0) {
-        g_string_append_printf(r->args, "-netdev tap,id=x,fd=%d,vhost=off ",
-                               fd);
-        rig_wire(r, "n");
-        if_set_up("macvtap0", true);
-        rig_start(r);
-        rig_add(r, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co");
-        packet_fill(packet + 10, 100, 1);
-        memset(packet + 10, 0xff, ETH_ALEN); /* to all stations */
-        g_assert_cmpint(write(y->tap, packet, sizeof(packet)), ==,
-                        sizeof(packet));
-        {
-            uint8_t got[PACKET_MAX];
-
-            g_assert_cmpmem(got, recv_frame(co, got, NO_VNET), packet + 10,
-                            100);
-        }
-        assert_stat(r, "f0", "input.stats.packets", 1);
-        close(fd);
-    }
-    rig_free(r);
-}
-
 int main(int argc, char **argv)
 {
     sandbox_enter(argv);
@@ -648,7 +560,6 @@ int main(int argc, char **argv)
     case_add("/filter-redirector/migrate/capture", test_migrate_capture, NULL);
     case_add("/filter-redirector/migrate/destination",
              test_migrate_destination, NULL);
-    case_add("/filter-redirector/macvtap/capture", test_macvtap_capture, NULL);
 
     return g_test_run();
 }
