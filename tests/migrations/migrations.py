@@ -286,8 +286,8 @@ class Lab:
 
         def over() -> str | None:
             nonlocal acted
-            status = source.migration()
-            if status in ("completed", "failed", "cancelled"):
+            plan["status"] = status = source.migration()
+            if status in ("completed", "failed", "cancelled", "postcopy-paused"):
                 return status
             if not acted and time.monotonic() - start >= plan["delay"]:
                 acted = True
@@ -349,6 +349,11 @@ class Lab:
         if status == "completed" and plan["ending"] != "kill":
             self.hand_over(source, destination, plan)
             survivor, gone = destination, source
+        elif status == "postcopy-paused":
+            # Half of the guest is on either side: begin with a new one.
+            both = False
+            source.end()
+            survivor, gone = Qemu(self, self.program(), source.tap, False), destination
         elif status == "completed":
             # The destination had it all when it was killed: nobody has the guest any more.
             plan["status"] = "destination killed after completion"
