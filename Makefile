@@ -18,7 +18,7 @@ PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
-CHECK_GROUPS := lint series qemu lab
+CHECK_GROUPS := lint series qemu sanitize fuzz lab
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -58,7 +58,11 @@ check-lint: $(STAMP)/tree
 
 .PHONY: check-qemu
 check-qemu: all
-	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py $(MTESTFLAGS)
+	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py qemu $(MTESTFLAGS)
+
+# ---- robustness: check-sanitize, fuzz, check-fuzz
+
+include tests/fuzz/fuzz.mk
 
 # ---- the lab: check-lab, lab, lab-shell, demo
 
@@ -91,6 +95,7 @@ help:
 	@echo 'make                     build; then run build/qemu-system-x86_64'
 	@echo 'make check               build and run all tests; ends with their numbers'
 	@echo 'make check-GROUP         one group of tests: $(CHECK_GROUPS)'
+	@echo 'make fuzz TIME=60        run each fuzzer that many seconds; FUZZ=NAME: only that one'
 	@echo 'make demo                the main job on real parts: stock and lossless migrations'
 	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
 	@echo 'make lab-sweep           a table: migrations over rates and TAP queue lengths (long)'
