@@ -18,7 +18,7 @@ PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
-CHECK_GROUPS := lint series qemu sanitize fuzz lab
+CHECK_GROUPS := lint series qemu sanitize fuzz qmp faults chaos lab
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -60,15 +60,15 @@ check-lint: $(STAMP)/tree
 check-qemu: all
 	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py qemu $(MTESTFLAGS)
 
-# ---- robustness: check-sanitize, fuzz, check-fuzz
-
-include tests/fuzz/fuzz.mk
-
 # ---- the lab: check-lab, lab, lab-shell, demo
 
 QEMU := build/qemu-system-x86_64
 LAB_PYTHON := $(PYTHON)
 include tests/lab/lab.mk
+
+# ---- robustness: check-sanitize, check-fuzz, check-qmp, check-faults, check-chaos, fuzz, chaos
+
+include tests/robust/robust.mk
 
 # ---- the mailable series
 
@@ -96,6 +96,7 @@ help:
 	@echo 'make check               build and run all tests; ends with their numbers'
 	@echo 'make check-GROUP         one group of tests: $(CHECK_GROUPS)'
 	@echo 'make fuzz TIME=60        run each fuzzer that many seconds; FUZZ=NAME: only that one'
+	@echo 'make chaos TIME=60 SEED=1  random events under traffic, that many seconds'
 	@echo 'make demo                the main job on real parts: stock and lossless migrations'
 	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
 	@echo 'make lab-sweep           a table: migrations over rates and TAP queue lengths (long)'
