@@ -263,7 +263,7 @@ def run_fault(program: Path, fault: Fault, error: str) -> None:
         sent = 10 if fault.action == "packets" else 0
         if not (fault.ends and says_it_ended(rig)):
             wait_until("the endpoints' recovery", lambda: set(
-                (q.state("input"), q.state("output"))) == {"active"})
+                (q.state("input"), q.state("output"))) == {"active"}, 5)
             send(rig, fault.kind, range(10, 20))
             sent += 10
             wait_until(f"account of the packets {q.info()}", lambda: accounted(
