@@ -18,7 +18,7 @@ PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
-CHECK_GROUPS := lint series qemu migrations lab
+CHECK_GROUPS := lint series qemu sanitize fuzz qmp faults migrations chaos lab
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -58,11 +58,10 @@ check-lint: $(STAMP)/tree
 
 .PHONY: check-qemu
 check-qemu: all
-	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py $(MTESTFLAGS)
+	@scripts/with-working-kvm $(PYTHON) scripts/run_tests.py qemu $(MTESTFLAGS)
 
 # How many in a row, and what the random choices start from.
 COUNT ?= 8
-SEED ?= 1
 
 .PHONY: check-migrations
 check-migrations: all
@@ -78,6 +77,10 @@ check-upstream: all
 QEMU := build/qemu-system-x86_64
 LAB_PYTHON := $(PYTHON)
 include tests/lab/lab.mk
+
+# ---- robustness: check-sanitize, check-fuzz, check-qmp, check-faults, check-chaos, fuzz, chaos
+
+include tests/robust/robust.mk
 
 # ---- the mailable series
 
@@ -104,6 +107,8 @@ help:
 	@echo 'make                     build; then run build/qemu-system-x86_64'
 	@echo 'make check               build and run all tests; ends with their numbers'
 	@echo 'make check-GROUP         one group of tests: $(CHECK_GROUPS)'
+	@echo 'make fuzz TIME=60        run each fuzzer that many seconds; FUZZ=NAME: only that one'
+	@echo 'make chaos TIME=60 SEED=1  random events under traffic, that many seconds'
 	@echo 'make demo                the main job on real parts: stock and lossless migrations'
 	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
 	@echo 'make lab-sweep           a table: migrations over rates and TAP queue lengths (long)'

@@ -33,12 +33,17 @@ static void capture_enable(Redirector *r)
     ret = packet_capture_enable(r->capture, on);
     trace_redirector_capture_enable(r->id, on, ret);
     if (ret < 0) {
-        error_report("filter-redirector '%s': cannot %s capturing on "
-                     "interface '%s': %s", r->id,
-                     on ? "start" : "pause", r->in.iface.name,
-                     strerror(-ret));
+        if (!r->capture_failed) {
+            error_report("filter-redirector '%s': cannot %s capturing on "
+                         "interface '%s' for now: %s", r->id,
+                         on ? "start" : "pause", r->in.iface.name,
+                         strerror(-ret));
+        }
+        r->capture_failed = true;
+        redirector_retry_in(r, REDIRECTOR_RETRY_DOWN_MS);
         return;
     }
+    r->capture_failed = false;
     r->capturing = on;
 }
 

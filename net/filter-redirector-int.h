@@ -88,6 +88,7 @@ struct Redirector {
     PacketEnd in;
     PacketCapture *capture;
     bool capturing;             /* the kernel puts packets into the ring */
+    bool capture_failed;        /* switching that failed, and was reported */
     bool capture_polled;
     int64_t skip_from;          /* packets of this time are not delivered; */
     int64_t skip_to;            /* host clock, ns; INT64_MAX: undecided */

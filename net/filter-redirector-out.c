@@ -324,10 +324,15 @@ static void chardev_event(void *opaque, QEMUChrEvent event)
 
 /* Packet socket */
 
-static void inject_close(Redirector *r)
+static void inject_end(Redirector *r)
 {
     packet_inject_free(r->inject);
     r->inject = NULL;
+}
+
+static void inject_close(Redirector *r)
+{
+    inject_end(r);
     r->out_stats.lost += r->cut.packets + r->pending.packets;
     packet_stream_destroy(&r->cut);
     packet_stream_destroy(&r->pending);
@@ -384,7 +389,7 @@ static bool inject_failed(Redirector *r, PacketFrame *f, int err)
                                                : REDIRECTOR_RETRY_DOWN_MS);
         return false;
     case -ENODEV:
-        inject_close(r);
+        inject_end(r);  /* the queues may be at work: inject_flush() ends them */
         return false;
     default:
         redirector_refuse(r, err, f->len);
@@ -429,8 +434,13 @@ static bool inject_queued(Redirector *r, PacketStream *s, size_t hdr_len)
 /* In order: segments of a super-packet, packets of the chain, the input's. */
 static bool inject_flush(Redirector *r)
 {
-    return inject_queued(r, &r->cut, 0) &&
-           inject_queued(r, &r->pending, redirector_hdr_len(r));
+    bool empty = inject_queued(r, &r->cut, 0) &&
+                 inject_queued(r, &r->pending, redirector_hdr_len(r));
+
+    if (!r->inject) {
+        inject_close(r);
+    }
+    return empty;
 }
 
 /* Any output */
@@ -468,7 +478,7 @@ unsigned redirector_put(Redirector *r, EndType type, PacketFrame *frames,
     case END_CHARDEV:
         return chardev_put(r, frames, n);
     case END_PACKET:
-        return inject_flush(r) ? inject_put(r, frames, n) : 0;
+        return r->inject && inject_flush(r) ? inject_put(r, frames, n) : 0;
     case END_CHAIN:
         return chain_put(r, frames, n);
     default:
@@ -482,7 +492,7 @@ void redirector_queue(Redirector *r, PacketFrame *f)
     uint8_t hdr[VNET_HDR_LEN_MAX];
 
     vnet_hdr_convert(hdr, hdr_len, f->hdr, f->hdr_len);
-    if (r->out_type != END_PACKET ||
+    if (!r->inject ||
         !packet_stream_put(&r->pending, hdr, hdr_len, f->iov, f->iovcnt)) {
         r->out_stats.lost++;
         trace_redirector_lost(r->id, f->len);

@@ -76,7 +76,10 @@ bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
         stl_be_p(p + 4, hdr_len);
     }
     p += prefix_len(s);
-    memcpy(p, hdr, hdr_len);
+    /* A length of 0 may come with a null pointer, which memcpy() forbids. */
+    if (hdr_len) {
+        memcpy(p, hdr, hdr_len);
+    }
     iov_to_buf(iov, iovcnt, 0, p + hdr_len, len);
     s->tail += frame;
     s->scanned = s->tail;

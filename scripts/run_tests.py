@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Run our tests in QEMU's suites and QEMU's own listed ones; count their subtests.
 
-usage: run_tests.py [MESON-TEST-OPTION...]
+usage: run_tests.py qemu|sanitize [MESON-TEST-OPTION...]
 
 Ours are tests/unit/*.c and tests/qtest/*.c named test-* or *-test; QEMU's are
-listed in tests/qemu-suite.txt. Writes build/check/qemu.tap.
+listed in tests/GROUP-suite.txt. Writes build/check/GROUP.tap. Group sanitize runs in the
+build with sanitizers, builds just what it needs there, and runs the fuzzers' corpora, too.
 """
 import fnmatch
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,9 @@ from pathlib import Path
 from tap import Group, parse
 
 TOP = Path(__file__).resolve().parent.parent
-OBJ = TOP / "build" / "qemu" / "build"
+GROUPS = ("qemu", "sanitize")
+GROUP = sys.argv[1] if sys.argv[1:] and sys.argv[1] in GROUPS else GROUPS[0]
+OBJ = TOP / "build" / "qemu" / ("build-sanitize" if GROUP == "sanitize" else "build")
 MESON = OBJ / "pyvenv" / "bin" / "meson"
 QTEST = "qtest-x86_64/"  # how meson names a qtest
 LOG = OBJ / "meson-logs" / "testlog.json"
@@ -34,7 +38,7 @@ def own_tests() -> list[str]:
 
 
 def listed_tests() -> list[str]:
-    lines = (TOP / "tests/qemu-suite.txt").read_text().split("\n")
+    lines = (TOP / f"tests/{GROUP}-suite.txt").read_text().split("\n")
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -96,16 +100,34 @@ def cause(entry: dict) -> str:
                       f" {entry['returncode']}", *lines])
 
 
+def set_sanitizer_options() -> None:
+    """A report ends the program that made it, so that its test fails."""
+    common = "abort_on_error=1:halt_on_error=1:print_stacktrace=1:strip_path_prefix=../"
+    os.environ["ASAN_OPTIONS"] = f"{common}:detect_stack_use_after_return=1:detect_leaks=1"
+    os.environ["UBSAN_OPTIONS"] = common
+
+
 def main(options: list[str]) -> int:
-    group = Group("qemu")
+    group = Group(GROUP)
     chosen = choose(group)
+    if GROUP == "sanitize":
+        set_sanitizer_options()
+        programs = [f"tests/qtest/{name.removeprefix(QTEST)}" if name.startswith(QTEST)
+                    else f"tests/unit/{name}" for name in chosen]
+        subprocess.run(["ninja", "-C", OBJ, "qemu-system-x86_64", *programs], check=True)
+        options = ["--no-rebuild", *options]    # would build all of QEMU's tests
     LOG.unlink(missing_ok=True)
     # A generous multiplier: a test's own limit supposes a quick, idle machine.
     subprocess.run([MESON, "test", "-C", OBJ, "-t", "5", "--print-errorlogs", *options, *chosen],
                    stdin=subprocess.DEVNULL, check=False)
     collect(group, chosen)
+    if GROUP == "sanitize":
+        sys.path.insert(0, str(TOP / "tests" / "fuzz"))
+        import fuzz  # pylint: disable=import-outside-toplevel
+        fuzz.build()
+        fuzz.replay(group)
     return group.write()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[2:]) if sys.argv[1:2] == [GROUP] else __doc__)

@@ -252,12 +252,13 @@ static void test_flow(const void *data)
 static void add_flow_cases(void)
 {
     static const char *const queues[] = { "tx", "rx", "all" };
+    static FlowCase cases[ARRAY_SIZE(flows)][ARRAY_SIZE(queues)][2];
     unsigned i, q, vnet;
 
     for (i = 0; i < ARRAY_SIZE(flows); i++) {
         for (q = 0; q < ARRAY_SIZE(queues); q++) {
             for (vnet = 0; vnet < 2; vnet++) {
-                FlowCase *c = g_new(FlowCase, 1);
+                FlowCase *c = &cases[i][q][vnet];
                 g_autofree char *path =
                     g_strdup_printf("/filter-redirector/flow/%s/%s/%s",
                                     flows[i].name, queues[q],

@@ -131,6 +131,22 @@ static void test_plain_hdr_len(void)
     packet_stream_destroy(&s);
 }
 
+/* No header need not mean an address: UBSan minds. */
+static void test_no_hdr(void)
+{
+    uint8_t byte = 7;
+    struct iovec iov = { &byte, 1 };
+    PacketStream s;
+    PacketFrame f;
+
+    packet_stream_init(&s, SIZE, true);
+    g_assert_true(packet_stream_put(&s, NULL, 0, &iov, 1));
+    g_assert_cmpuint(packet_stream_peek(&s, 0, &f, 1), ==, 1);
+    g_assert_cmpuint(f.hdr_len, ==, 0);
+    g_assert_cmpmem(f.iov[0].iov_base, f.len, &byte, 1);
+    packet_stream_destroy(&s);
+}
+
 static void test_trim(void)
 {
     PacketStream s;
@@ -247,6 +263,7 @@ int main(int argc, char **argv)
     g_test_add_data_func("/packet-stream/pieces/vnet-hdr",
                          GINT_TO_POINTER(true), test_pieces);
     g_test_add_func("/packet-stream/plain-header-length", test_plain_hdr_len);
+    g_test_add_func("/packet-stream/no-header", test_no_hdr);
     g_test_add_func("/packet-stream/trim", test_trim);
     for (i = 0; i < ARRAY_SIZE(damages); i++) {
         g_autofree char *path = g_strdup_printf("/packet-stream/damage/%s",
