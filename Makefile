@@ -65,7 +65,7 @@ COUNT ?= 8
 
 .PHONY: check-migrations
 check-migrations: all
-	@$(PYTHON) tests/migrations/migrations.py --count $(COUNT) --seed $(SEED)
+	@$(PYTHON) tests/migrations/migrations.py --count $(COUNT) --seed $(SEED) $(MIGRATIONS)
 
 .PHONY: check-upstream
 check-upstream: all

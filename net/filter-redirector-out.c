@@ -389,7 +389,7 @@ static bool inject_failed(Redirector *r, PacketFrame *f, int err)
                                                : REDIRECTOR_RETRY_DOWN_MS);
         return false;
     case -ENODEV:
-        inject_end(r);  /* the queues may be at work: inject_flush() ends them */
+        inject_end(r);  /* inject_flush(), if at work, ends the queues */
         return false;
     default:
         redirector_refuse(r, err, f->len);

@@ -4,6 +4,7 @@
 """Many live migrations in a row with the hand-over, under traffic; every packet is accounted for.
 
 usage: migrations.py [--qemu FILE] [--other FILE] [--python DIR] [--count N] [--seed N]
+                     [--hand-over]
 
 Each round starts a second QEMU, migrates to it, or lets the migration come to nothing, and goes on
 with the side that survives. Rate, size of packets, capabilities (multifd, postcopy-ram,
@@ -260,13 +261,17 @@ class Lab:
         ending = choose.choice(ENDINGS)
         capabilities = {name: choose.random() < 0.3 for name in
                         ("multifd", "postcopy-ram", "pause-before-switchover", "auto-converge")}
-        return {"rate": choose.choice((100, 300, 1000, 3000)),
+        plan = {"rate": choose.choice((100, 300, 1000, 3000)),
                 "size": choose.randint(MIN_BYTES, MAX_BYTES),
                 "capabilities": capabilities, "delay": choose.uniform(0, 0.15),
                 # What runs on two sides when one is killed can't be gone on with.
                 "ending": "complete" if capabilities["postcopy-ram"] else ending,
                 "mode": choose.choice(("hand-over", "capture")) if ending == "complete"
                         and not capabilities["postcopy-ram"] else "capture"}
+        if self.args.hand_over:
+            plan.update(ending="complete", mode="hand-over")
+            capabilities["postcopy-ram"] = False
+        return plan
 
     def migrate(self, source: Qemu, destination: Qemu, plan: dict[str, Any]) -> str:
         """Runs the migration to its end, whatever that is; returns its status."""
@@ -431,6 +436,8 @@ def arguments() -> argparse.Namespace:
                         help="folder of QEMU's Python packages")
     parser.add_argument("--count", type=int, default=10, help="rounds")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--hand-over", action="store_true",
+                        help="only migrations that complete, by hand-over")
     return parser.parse_args()
 
 
