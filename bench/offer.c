@@ -152,8 +152,12 @@ static void to_taps(char *names, bool bypass)
     const int on = 1;
     int fd = socket(AF_PACKET, SOCK_RAW, 0), ret;
 
+    /* What is not needed is left out: who offers must not be the slowest. */
     if (fd < 0 ||
-        setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) ||
+        (size > MTU_FRAME && setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on,
+                                        sizeof(on))) ||
+        (taps == 1 && bind(fd, (struct sockaddr *)&addrs[0],
+                           sizeof(addrs[0]))) ||
         (bypass && setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on,
                               sizeof(on)))) {
         fail("packet socket");
@@ -169,10 +173,10 @@ static void to_taps(char *names, bool bypass)
             iov[i][0] = (struct iovec) { &vnet, sizeof(vnet) };
             iov[i][1] = (struct iovec) { packets[i], size };
             msgs[i].msg_hdr = (struct msghdr) {
-                .msg_name = &addrs[(turn + i) % taps],
-                .msg_namelen = sizeof(addrs[0]),
-                .msg_iov = iov[i],
-                .msg_iovlen = 2,
+                .msg_name = taps > 1 ? &addrs[(turn + i) % taps] : NULL,
+                .msg_namelen = taps > 1 ? sizeof(addrs[0]) : 0,
+                .msg_iov = size > MTU_FRAME ? iov[i] : &iov[i][1],
+                .msg_iovlen = size > MTU_FRAME ? 2 : 1,
             };
         }
         for (i = 0; i < n; i += ret) {

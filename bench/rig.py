@@ -183,14 +183,16 @@ class Qemu(Process):
     QEMU itself leaves the TAP alone."""
 
     count = 0
+    stream: Path        # where packets go in, if they do
 
     def __init__(self, env: "Env", taps: list[Tap], options: list[str], nic: bool = True,
-                 cpu: int | None = MEASURED) -> None:
+                 cpu: int | None = MEASURED, reads: bool = False) -> None:
+        """@nic: else each TAP has a hub for a peer. @reads: QEMU goes on reading the TAPs."""
         Qemu.count += 1
         self.folder = env.folder / f"qemu{Qemu.count}"
         self.folder.mkdir()
         qtest = self.folder / "qtest"
-        command = [str(env.qemu), "-machine", "q35", "-accel", "qtest", "-m", "64", "-nodefaults",
+        command = [str(env.qemu), "-machine", "q35,pit=off,hpet=off", "-accel", "qtest", "-m", "64", "-nodefaults",
                    "-display", "none", "-no-user-config", "-qtest", f"unix:{qtest},server=on,wait=off",
                    "-qtest-log", "none"]
         for name in ("qmp", "qmp2"):
@@ -211,7 +213,7 @@ class Qemu(Process):
         self.qmp = Qmp(self.folder / "qmp")
         if nic and taps:
             self._choose_features(qtest)
-        if nic:
+        if nic and not reads:
             for tap in taps:
                 self._stop_reading(tap)
 

@@ -61,7 +61,8 @@ class Capture:
     def _start_qemu(self, env: Env, **properties: Any) -> None:
         path = env.path("stream")
         qemu = Qemu(env, [self.tap], ["-chardev",
-                                      f"socket,id=out0,path={path},server=on,wait=off"])
+                                      f"socket,id=out0,path={path},server=on,wait=off"],
+                    reads=self.way == "classic")
         self.process = qemu
         self.parts.append(env.start("count", "-v", "-u", str(path), counters=self.counters,
                                     cpu=MEASURED))

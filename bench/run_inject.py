@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from results import Results
-from rig import MEASURED, OFFERER, Env, Process, Qemu, Tap, settled
+from rig import MEASURED, OFFERER, Counters, Env, Process, Qemu, Tap, settled, wait_until
 
 QUEUE = 1000            # the kernel's default
 REPLAYED = 100000       # packets in tcpreplay's file
@@ -27,54 +27,57 @@ def write_pcap(path: Path, size: int, packets: int) -> None:
             file.write(struct.pack("=IIII", 0, 0, size, size) + packet)
 
 
-def endpoint(env: Env, tap: Tap, size: int, seconds: float) -> tuple[Process, list[Process], object]:
-    """A stream of packets to QEMU's indev; its out_netdev is the TAP."""
-    path, sent = env.path("stream"), env.counters()
+def start_qemu(env: Env, tap: Tap) -> Qemu:
+    """QEMU, whose out_netdev is the TAP."""
+    path = env.path("stream")
     qemu = Qemu(env, [tap], ["-chardev", f"socket,id=in0,path={path},server=on,wait=off"])
     qemu.redirector("f0", netdev="n0", indev="in0", out_netdev="n0", vnet_hdr_support=True)
-    feeder = env.start("offer", "-u", str(path), "-v", "12", "-s", str(size), "-t", str(seconds),
-                       counters=sent, cpu=OFFERER)
-    return qemu, [feeder], sent
+    qemu.stream = path
+    return qemu
 
 
-def bare(env: Env, tap: Tap, size: int, seconds: float) -> tuple[Process, list[Process], object]:
+def measured(env: Env, qemu: Qemu | None, tap: Tap, running: list[Process], arrived: Counters,
+             size: int, seconds: float) -> Numbers:
+    """The rate in the middle of the time, what it cost, and what has not arrived at the end."""
     sent = env.counters()
-    loop = env.start("offer", "-i", tap.name, "-b", "-s", str(size), "-t", str(seconds),
-                     counters=sent, cpu=MEASURED)
-    return loop, [], sent
+    options = ["-s", str(size), "-t", str(seconds)]
+    if qemu:    # the stream's sender is the reader's neighbour
+        running.append(env.start("offer", "-u", str(qemu.stream), "-v", "12", *options,
+                                 counters=sent, cpu=OFFERER))
+    else:
+        running.append(env.start("offer", "-i", tap.name, "-b", *options, counters=sent,
+                                 cpu=MEASURED))
+    process = qemu or running[-1]
+    time.sleep(seconds / 2)
+    cpu, packets, begin = process.cpu_ns(), arrived.packets, time.monotonic()
+    time.sleep(seconds / 4)
+    took = time.monotonic() - begin
+    packets = arrived.packets - packets
+    cpu = process.cpu_ns() - cpu
+    wait_until(lambda: bool(sent.done), seconds + 20, "the end of the packets")
+    settled(arrived)
+    return {"pps": packets / took, "ns": cpu / max(1, packets),
+            "lost": sent.packets - arrived.packets + arrived.repeated}
 
 
 def inject(env: Env, way: str, size: int, seconds: float) -> Numbers:
     tap, arrived = Tap("binject", QUEUE), env.counters()
-    reader = env.start("count", "-q", "-t", str(tap.fd), counters=arrived, cpu=OFFERER,
-                       fds=(tap.fd,))
+    qemu = start_qemu(env, tap) if way == "endpoint" else None
+    running: list[Process] = [qemu] if qemu else []
+    running.append(env.start("count", "-q", "-t", str(tap.fd), counters=arrived, cpu=OFFERER,
+                             fds=(tap.fd,)))
     time.sleep(0.1)
     try:
         if way == "tcpreplay":
             return replay(env, tap, arrived, size, seconds)
-        start = endpoint if way == "endpoint" else bare
-        process, others, sent = start(env, tap, size, seconds)
-        try:
-            time.sleep(seconds / 2)
-            cpu, packets, begin = process.cpu_ns(), arrived.packets, time.monotonic()
-            time.sleep(seconds / 4)
-            took = time.monotonic() - begin
-            packets = arrived.packets - packets
-            cpu = process.cpu_ns() - cpu
-            time.sleep(seconds / 4)
-            settled(arrived)
-            process.check() if way == "endpoint" else None
-            return {"pps": packets / took, "ns": cpu / max(1, packets),
-                    "lost": sent.packets - arrived.packets + arrived.repeated}
-        finally:
-            for each in (*others, process):
-                each.end()
+        return measured(env, qemu, tap, running, arrived, size, seconds)
     finally:
-        reader.end()
+        for process in running:
+            process.end()
         tap.close()
 
 
-def replay(env: Env, tap: Tap, arrived: object, size: int, seconds: float) -> Numbers:
+def replay(env: Env, tap: Tap, arrived: Counters, size: int, seconds: float) -> Numbers:
     """tcpreplay tells neither that nor what the TAP's queue drops."""
     path = env.folder / f"replay{size}.pcap"
     if not path.exists():

@@ -54,9 +54,11 @@ def run(env: Env, results: Results) -> None:
             found[n].append(many(env, n, seconds))
     for n in counts[1:]:
         params = {"redirectors": n, "rate": RATE}
-        for what, name, unit, goal in (
-                ("ns", "CPU a packet", "ns", ("ratio", "<=", 1.3)),
-                ("setup_ms", "set-up time of each", "ms", ("ratio", "<=", 1.5)),
-                ("loss", "loss", "share", ("value", "==", 0))):
-            results.add("scale", name, params, unit, [f[what] for f in found[n]], "one",
-                        [f[what] for f in found[1]], goal)
+        results.add("scale", "CPU a packet", params, "ns", [f["ns"] for f in found[n]], "one",
+                    [f["ns"] for f in found[1]], ("ratio", "<=", 1.3))
+        results.add("scale", "loss", params, "share", [f["loss"] for f in found[n]], "one",
+                    [f["loss"] for f in found[1]], ("value", "==", 0))
+    for n in counts[2:]:    # of one alone it is a matter of chance: the kernel's grace periods
+        results.add("scale", "set-up time of each", {"redirectors": n}, "ms",
+                    [f["setup_ms"] for f in found[n]], "4", [f["setup_ms"] for f in found[4]],
+                    ("ratio", "<=", 1.3))

@@ -106,7 +106,9 @@ struct Redirector {
     /* output: chardev */
     CharFrontend chr_out;
     PacketStream tx;
+    uint64_t tx_payload;        /* bytes of the packets in it, bare */
     size_t tx_sent;             /* bytes of the first frame already written */
+    bool tx_direct;             /* the next packet is to go past @tx */
     guint tx_watch;
 
     bool handed_over;           /* the migration is past the point of return */
@@ -145,7 +147,10 @@ bool redirector_open(Redirector *r, const char *indev, const char *outdev,
  *
  * May change whenever the guest's driver chooses its features.
  */
-size_t redirector_hdr_len(Redirector *r);
+static inline size_t redirector_hdr_len(Redirector *r)
+{
+    return r->nf->netdev->vnet_hdr_len;
+}
 
 /**
  * redirector_vm_runs() - Do the machine's devices work?

@@ -13,6 +13,9 @@
 #include "filter-redirector-int.h"
 #include "trace.h"
 
+/* Captured packets at least this long are not copied: bytes. */
+#define DIRECT_MIN (8 * KiB)
+
 static void count_out(Redirector *r, size_t bytes)
 {
     r->out_stats.packets++;
@@ -196,6 +199,16 @@ static gboolean chardev_writable(void *unused, GIOCondition cond, void *opaque)
     return G_SOURCE_REMOVE;
 }
 
+static void chardev_sent_all(Redirector *r)
+{
+    r->out_stats.packets += r->tx.packets;
+    r->out_stats.bytes += r->tx_payload;
+    r->out_stalled = false;
+    r->tx_payload = 0;
+    r->tx_sent = 0;
+    packet_stream_drop_all(&r->tx);
+}
+
 static void chardev_sent(Redirector *r, size_t bytes)
 {
     size_t frame, len;
@@ -203,7 +216,9 @@ static void chardev_sent(Redirector *r, size_t bytes)
     r->tx_sent += bytes;
     while (r->tx.packets &&
            r->tx_sent >= (frame = packet_stream_front(&r->tx, &len))) {
-        count_out(r, len - MIN(len, redirector_hdr_len(r)));
+        len = MIN(len - MIN(len, redirector_hdr_len(r)), r->tx_payload);
+        count_out(r, len);
+        r->tx_payload -= len;
         packet_stream_drop(&r->tx, 1);
         r->tx_sent -= frame;
     }
@@ -239,7 +254,9 @@ static void chardev_flush(Redirector *r)
     ret = qemu_chr_fe_write(&r->chr_out, data + r->tx_sent, len);
     failed = ret < 0 && errno != EAGAIN;
     trace_redirector_chardev_write(r->id, len, ret);
-    if (ret > 0) {
+    if (ret == (int)len) {
+        chardev_sent_all(r);
+    } else if (ret > 0) {
         chardev_sent(r, ret);
     }
     /* A failed write may have closed the connection. */
@@ -248,10 +265,21 @@ static void chardev_flush(Redirector *r)
     }
 }
 
+/* Waits for the peer to take what it did not take at once. */
+static bool chardev_waits(Redirector *r)
+{
+    return r->tx_watch || r->waiting;
+}
+
+static bool chardev_queue_has_room(Redirector *r)
+{
+    return packet_stream_room(&r->tx) >= PACKET_STREAM_FRAME_MAX &&
+           !(r->tx_direct && chardev_waits(r));
+}
+
 static bool chardev_has_room(Redirector *r)
 {
-    return qemu_chr_fe_backend_open(&r->chr_out) &&
-           packet_stream_room(&r->tx) >= PACKET_STREAM_FRAME_MAX;
+    return qemu_chr_fe_backend_open(&r->chr_out) && chardev_queue_has_room(r);
 }
 
 static void chardev_take(Redirector *r, PacketFrame *f, NetFilterDirection dir)
@@ -261,6 +289,53 @@ static void chardev_take(Redirector *r, PacketFrame *f, NetFilterDirection dir)
 
     vnet_hdr_convert(hdr, hdr_len, f->hdr, f->hdr_len);
     packet_stream_put(&r->tx, hdr, hdr_len, f->iov, f->iovcnt);
+    r->tx_payload += f->len;
+}
+
+/*
+ * Writes a long packet from where it is, behind all that is queued: a copy
+ * would cost more than the system call.  What the peer does not take stays
+ * there.
+ * Return: 1 if taken, 0 if there is no room
+ */
+static int chardev_put_direct(Redirector *r, PacketFrame *f)
+{
+    size_t hdr_len = redirector_hdr_len(r);
+    uint8_t *packet = f->iov[0].iov_base;
+    uint8_t hdr[VNET_HDR_LEN_MAX];
+    uint8_t lent[PACKET_STREAM_HEAD_MAX];
+    size_t head, len;
+    bool failed;
+    int ret;
+
+    chardev_flush(r);
+    r->tx_direct = r->tx.packets || chardev_waits(r);
+    if (r->tx_direct || !qemu_chr_fe_backend_open(&r->chr_out)) {
+        return 0;
+    }
+    QEMU_BUILD_BUG_ON(PACKET_STREAM_HEAD_MAX > PACKET_HEADROOM);
+    memcpy(lent, packet - sizeof(lent), sizeof(lent));
+    vnet_hdr_convert(hdr, hdr_len, f->hdr, f->hdr_len);
+    head = packet_stream_head(&r->tx, packet, f->len, hdr, hdr_len);
+    len = head + f->len;
+    ret = qemu_chr_fe_write(&r->chr_out, packet - head, len);
+    failed = ret < 0 && errno != EAGAIN;
+    trace_redirector_chardev_write(r->id, len, ret);
+    memcpy(packet - sizeof(lent), lent, sizeof(lent));
+    if (ret == (int)len) {
+        count_out(r, f->len);
+        return 1;
+    }
+    if (!qemu_chr_fe_backend_open(&r->chr_out)) {
+        return 0;
+    }
+    if (ret > 0) {
+        chardev_take(r, f, f->dir);
+        r->tx_sent = ret;
+    }
+    r->tx_direct = ret <= 0;
+    chardev_wait(r, failed);
+    return ret > 0;
 }
 
 /* Return: 1 if taken, 0 if there is no room, -errno if it can't be sent */
@@ -272,6 +347,9 @@ static int chardev_put_one(Redirector *r, PacketFrame *f)
         return -EINVAL;
     }
     if (!must_finish(r, f)) {
+        if (f->len >= DIRECT_MIN && f->headroom) {
+            return chardev_put_direct(r, f);
+        }
         chardev_take(r, f, f->dir);
         return 1;
     }
@@ -284,7 +362,10 @@ static unsigned chardev_put(Redirector *r, PacketFrame *frames, unsigned n)
     unsigned i;
     int ret;
 
-    for (i = 0; i < n && chardev_has_room(r); i++) {
+    if (!qemu_chr_fe_backend_open(&r->chr_out)) {
+        return 0;
+    }
+    for (i = 0; i < n && chardev_queue_has_room(r); i++) {
         ret = chardev_put_one(r, &frames[i]);
         if (ret == 0) {
             break;

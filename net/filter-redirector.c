@@ -15,17 +15,12 @@
 #include "trace.h"
 
 /* Packets, and bytes, moved before the main loop gets its turn. */
-#define BUDGET (4 * REDIRECTOR_BATCH)
+#define BUDGET (16 * REDIRECTOR_BATCH)
 #define BUDGET_BYTES (1 * MiB)
 
 static const char *filter_id(NetFilterState *nf)
 {
     return object_get_canonical_path_component(OBJECT(nf)) ?: "";
-}
-
-size_t redirector_hdr_len(Redirector *r)
-{
-    return r->nf->netdev->vnet_hdr_len;
 }
 
 /* What the virtual machine's state allows */

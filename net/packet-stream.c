@@ -58,27 +58,40 @@ static uint8_t *make_room(PacketStream *s, size_t len)
     return s->buf + s->tail;
 }
 
-bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
-                       const struct iovec *iov, unsigned iovcnt)
+size_t packet_stream_head(const PacketStream *s, uint8_t *packet, size_t len,
+                          const uint8_t *hdr, size_t hdr_len)
 {
-    size_t len = iov_size(iov, iovcnt);
-    size_t frame = prefix_len(s) + hdr_len + len;
-    uint8_t *p;
+    size_t n = prefix_len(s) + hdr_len;
+    uint8_t *p = packet - n;
 
-    assert(s->scanned == s->tail);
-    assert(hdr_len + len && hdr_len + len <= PACKET_LEN_MAX);
-    if (packet_stream_room(s) < frame) {
-        return false;
-    }
-    p = make_room(s, frame);
     stl_be_p(p, hdr_len + len);
     if (s->vnet_hdr) {
         stl_be_p(p + 4, hdr_len);
     }
-    p += prefix_len(s);
-    memcpy(p, hdr, hdr_len);
-    iov_to_buf(iov, iovcnt, 0, p + hdr_len, len);
-    s->tail += frame;
+    memcpy(packet - hdr_len, hdr, hdr_len);
+    return n;
+}
+
+bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
+                       const struct iovec *iov, unsigned iovcnt)
+{
+    size_t len = iov_size(iov, iovcnt);
+    size_t head = prefix_len(s) + hdr_len;
+    uint8_t *packet;
+    unsigned i;
+
+    assert(s->scanned == s->tail);
+    assert(hdr_len + len && hdr_len + len <= PACKET_LEN_MAX);
+    if (packet_stream_room(s) < head + len) {
+        return false;
+    }
+    packet = make_room(s, head + len) + head;
+    packet_stream_head(s, packet, len, hdr, hdr_len);
+    for (i = 0; i < iovcnt; i++) {
+        memcpy(packet, iov[i].iov_base, iov[i].iov_len);
+        packet += iov[i].iov_len;
+    }
+    s->tail += head + len;
     s->scanned = s->tail;
     s->packets++;
     return true;
@@ -149,6 +162,7 @@ unsigned packet_stream_peek(const PacketStream *s, size_t hdr_len,
         f->len = len - f->hdr_len;
         f->iov[0] = (struct iovec) { (void *)(data + f->hdr_len), f->len };
         f->iovcnt = 1;
+        f->headroom = false;
         p = data + len;
     }
     return n;
@@ -168,6 +182,15 @@ void packet_stream_drop(PacketStream *s, unsigned n)
     while (n--) {
         s->head += prefix_len(s) + ldl_be_p(s->buf + s->head);
     }
+    if (s->head == s->tail) {
+        s->head = s->scanned = s->tail = 0;
+    }
+}
+
+void packet_stream_drop_all(PacketStream *s)
+{
+    s->packets = 0;
+    s->head = s->scanned;
     if (s->head == s->tail) {
         s->head = s->scanned = s->tail = 0;
     }

@@ -101,7 +101,9 @@ void vnet_hdr_convert(uint8_t *dst, size_t dst_len,
                   : MIN(MIN(dst_len, src_len), sizeof(struct virtio_net_hdr));
 
     /* A length of 0 may come with a null pointer, which memcpy() forbids */
-    if (keep) {
+    if (keep == sizeof(struct virtio_net_hdr)) {
+        memcpy(dst, src, sizeof(struct virtio_net_hdr)); /* inlined */
+    } else if (keep) {
         memcpy(dst, src, keep);
     }
     if (dst_len > keep) {

@@ -69,6 +69,32 @@ static void test_fifo(const void *opaque)
     packet_stream_destroy(&s);
 }
 
+/* What precedes a packet is the same, written in place or into a stream. */
+static void test_head(const void *opaque)
+{
+    static const size_t hdr_lens[] = { 0, 10, 12, 20, VNET_HDR_LEN_MAX };
+    uint8_t hdr[VNET_HDR_LEN_MAX], buf[PACKET_STREAM_HEAD_MAX + 60];
+    uint8_t *packet = buf + PACKET_STREAM_HEAD_MAX;
+    const struct iovec iov = { packet, 60 };
+    size_t i, head, len;
+    const uint8_t *data;
+    PacketStream s;
+
+    packet_stream_init(&s, SIZE, GPOINTER_TO_INT(opaque));
+    fill(hdr, sizeof(hdr), 1);
+    fill(packet, 60, 2);
+    for (i = 0; i < ARRAY_SIZE(hdr_lens); i++) {
+        g_assert_true(packet_stream_put(&s, hdr, hdr_lens[i], &iov, 1));
+        head = packet_stream_head(&s, packet, 60, hdr, hdr_lens[i]);
+        data = packet_stream_data(&s, &len);
+        g_assert_cmpmem(data, len, packet - head, head + 60);
+        packet_stream_drop_all(&s);
+        g_assert_cmpuint(s.packets, ==, 0);
+        g_assert_cmpuint(packet_stream_room(&s), ==, SIZE);
+    }
+    packet_stream_destroy(&s);
+}
+
 /* A stream less than half full always takes the longest packet. */
 static void test_room(void)
 {
@@ -241,6 +267,10 @@ int main(int argc, char **argv)
                          test_fifo);
     g_test_add_data_func("/packet-stream/fifo/vnet-hdr", GINT_TO_POINTER(true),
                          test_fifo);
+    g_test_add_data_func("/packet-stream/head", GINT_TO_POINTER(false),
+                         test_head);
+    g_test_add_data_func("/packet-stream/head/vnet-hdr", GINT_TO_POINTER(true),
+                         test_head);
     g_test_add_func("/packet-stream/room", test_room);
     g_test_add_data_func("/packet-stream/pieces", GINT_TO_POINTER(false),
                          test_pieces);
