@@ -26,6 +26,7 @@ static const char usage[] =
 "  -u PATH        a stream to this unix socket instead\n"
 "  -v BYTES       vnet header's length in the stream, told there (default:\n"
 "                 bare packets, only their length is told)\n"
+"  -m BYTES       the stream comes out of so much memory (default 256 KiB)\n"
 "  -s BYTES       packet size (default 60); above 1514: TCP super-packets\n"
 "  -n PACKETS     how many (default: until killed)\n"
 "  -t SECONDS     for how long (default: until killed)\n"
@@ -38,6 +39,7 @@ static Counters *count;
 static size_t size = 60;
 static uint64_t limit = UINT64_MAX;
 static uint64_t rate;
+static size_t memory = STREAM_BYTES;
 static uint64_t start;
 static uint64_t duration = UINT64_MAX;  /* ns */
 
@@ -199,12 +201,13 @@ static void to_socket(const char *path, int hdr_len)
 {
     const size_t prefix = hdr_len < 0 ? 4 : 8 + hdr_len;
     const size_t frame = prefix + size;
-    uint8_t *buf = malloc(STREAM_BYTES + frame);
+    unsigned n, i, at = 0, most = STREAM_BYTES / frame ?: 1;
+    unsigned frames = memory / frame > most ? memory / frame : most;
+    uint8_t *buf = malloc(frames * frame);
     int fd = socket_connect(path);
     struct virtio_net_hdr vnet;
-    unsigned n, i, most = STREAM_BYTES / frame ?: 1;
 
-    for (i = 0; i < most; i++) {
+    for (i = 0; i < frames; i++) {
         uint8_t *p = buf + i * frame;
         uint32_t len = htonl(frame - (hdr_len < 0 ? 4 : 8));
 
@@ -224,9 +227,10 @@ static void to_socket(const char *path, int hdr_len)
         }
         pace(n);
         for (i = 0; i < n; i++) {
-            put_number(buf + i * frame + prefix, count->packets + i);
+            put_number(buf + (at + i) * frame + prefix, count->packets + i);
         }
-        write_all(fd, buf, n * frame);
+        write_all(fd, buf + at * frame, n * frame);
+        at = at + n + most <= frames ? at + n : 0;
         count->calls++;
         count->packets += n;
     }
@@ -244,11 +248,12 @@ int main(int argc, char **argv)
     int opt, hdr_len = -1;
 
     program_init();
-    while ((opt = getopt(argc, argv, "i:u:v:s:n:t:r:bc:")) != -1) {
+    while ((opt = getopt(argc, argv, "i:u:v:m:s:n:t:r:bc:")) != -1) {
         switch (opt) {
         case 'i': taps = optarg; break;
         case 'u': path = optarg; break;
         case 'v': hdr_len = number(optarg); break;
+        case 'm': memory = number(optarg); break;
         case 's': size = number(optarg); break;
         case 'n': limit = number(optarg); break;
         case 't': duration = strtod(optarg, NULL) * NS_PER_S; break;

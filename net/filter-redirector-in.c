@@ -286,7 +286,6 @@ ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
     f.len = size - hdr_len;
     f.iov[0] = (struct iovec) { data + hdr_len, f.len };
     f.iovcnt = 1;
-    f.headroom = false;
     f.dir = sender == r->nf->netdev ? NET_FILTER_DIRECTION_TX
                                     : NET_FILTER_DIRECTION_RX;
 

@@ -108,7 +108,6 @@ struct Redirector {
     PacketStream tx;
     uint64_t tx_payload;        /* bytes of the packets in it, bare */
     size_t tx_sent;             /* bytes of the first frame already written */
-    bool tx_direct;             /* the next packet is to go past @tx */
     guint tx_watch;
 
     bool handed_over;           /* the migration is past the point of return */

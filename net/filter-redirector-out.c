@@ -13,9 +13,6 @@
 #include "filter-redirector-int.h"
 #include "trace.h"
 
-/* Captured packets at least this long are not copied: bytes. */
-#define DIRECT_MIN (8 * KiB)
-
 static void count_out(Redirector *r, size_t bytes)
 {
     r->out_stats.packets++;
@@ -265,16 +262,9 @@ static void chardev_flush(Redirector *r)
     }
 }
 
-/* Waits for the peer to take what it did not take at once. */
-static bool chardev_waits(Redirector *r)
-{
-    return r->tx_watch || r->waiting;
-}
-
 static bool chardev_queue_has_room(Redirector *r)
 {
-    return packet_stream_room(&r->tx) >= PACKET_STREAM_FRAME_MAX &&
-           !(r->tx_direct && chardev_waits(r));
+    return packet_stream_room(&r->tx) >= PACKET_STREAM_FRAME_MAX;
 }
 
 static bool chardev_has_room(Redirector *r)
@@ -292,52 +282,6 @@ static void chardev_take(Redirector *r, PacketFrame *f, NetFilterDirection dir)
     r->tx_payload += f->len;
 }
 
-/*
- * Writes a long packet from where it is, behind all that is queued: a copy
- * would cost more than the system call.  What the peer does not take stays
- * there.
- * Return: 1 if taken, 0 if there is no room
- */
-static int chardev_put_direct(Redirector *r, PacketFrame *f)
-{
-    size_t hdr_len = redirector_hdr_len(r);
-    uint8_t *packet = f->iov[0].iov_base;
-    uint8_t hdr[VNET_HDR_LEN_MAX];
-    uint8_t lent[PACKET_STREAM_HEAD_MAX];
-    size_t head, len;
-    bool failed;
-    int ret;
-
-    chardev_flush(r);
-    r->tx_direct = r->tx.packets || chardev_waits(r);
-    if (r->tx_direct || !qemu_chr_fe_backend_open(&r->chr_out)) {
-        return 0;
-    }
-    QEMU_BUILD_BUG_ON(PACKET_STREAM_HEAD_MAX > PACKET_HEADROOM);
-    memcpy(lent, packet - sizeof(lent), sizeof(lent));
-    vnet_hdr_convert(hdr, hdr_len, f->hdr, f->hdr_len);
-    head = packet_stream_head(&r->tx, packet, f->len, hdr, hdr_len);
-    len = head + f->len;
-    ret = qemu_chr_fe_write(&r->chr_out, packet - head, len);
-    failed = ret < 0 && errno != EAGAIN;
-    trace_redirector_chardev_write(r->id, len, ret);
-    memcpy(packet - sizeof(lent), lent, sizeof(lent));
-    if (ret == (int)len) {
-        count_out(r, f->len);
-        return 1;
-    }
-    if (!qemu_chr_fe_backend_open(&r->chr_out)) {
-        return 0;
-    }
-    if (ret > 0) {
-        chardev_take(r, f, f->dir);
-        r->tx_sent = ret;
-    }
-    r->tx_direct = ret <= 0;
-    chardev_wait(r, failed);
-    return ret > 0;
-}
-
 /* Return: 1 if taken, 0 if there is no room, -errno if it can't be sent */
 static int chardev_put_one(Redirector *r, PacketFrame *f)
 {
@@ -347,9 +291,6 @@ static int chardev_put_one(Redirector *r, PacketFrame *f)
         return -EINVAL;
     }
     if (!must_finish(r, f)) {
-        if (f->len >= DIRECT_MIN && f->headroom) {
-            return chardev_put_direct(r, f);
-        }
         chardev_take(r, f, f->dir);
         return 1;
     }

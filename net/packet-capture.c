@@ -291,11 +291,9 @@ static void fill_frame(PacketCapture *c, const struct tpacket3_hdr *hdr,
                                          hdr->hv1.tp_vlan_tci, frame->tag,
                                          frame->iov);
         frame->len = iov_size(frame->iov, frame->iovcnt);
-        frame->headroom = false;
     } else {
         frame->iov[0] = (struct iovec) { data, frame->len };
         frame->iovcnt = 1;
-        frame->headroom = hdr->tp_mac >= sizeof(*hdr) + PACKET_HEADROOM;
     }
 }
 

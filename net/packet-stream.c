@@ -58,40 +58,32 @@ static uint8_t *make_room(PacketStream *s, size_t len)
     return s->buf + s->tail;
 }
 
-size_t packet_stream_head(const PacketStream *s, uint8_t *packet, size_t len,
-                          const uint8_t *hdr, size_t hdr_len)
-{
-    size_t n = prefix_len(s) + hdr_len;
-    uint8_t *p = packet - n;
-
-    stl_be_p(p, hdr_len + len);
-    if (s->vnet_hdr) {
-        stl_be_p(p + 4, hdr_len);
-    }
-    memcpy(packet - hdr_len, hdr, hdr_len);
-    return n;
-}
-
 bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
                        const struct iovec *iov, unsigned iovcnt)
 {
     size_t len = iov_size(iov, iovcnt);
-    size_t head = prefix_len(s) + hdr_len;
-    uint8_t *packet;
+    size_t frame = prefix_len(s) + hdr_len + len;
+    uint8_t *p;
     unsigned i;
 
     assert(s->scanned == s->tail);
     assert(hdr_len + len && hdr_len + len <= PACKET_LEN_MAX);
-    if (packet_stream_room(s) < head + len) {
+    if (packet_stream_room(s) < frame) {
         return false;
     }
-    packet = make_room(s, head + len) + head;
-    packet_stream_head(s, packet, len, hdr, hdr_len);
-    for (i = 0; i < iovcnt; i++) {
-        memcpy(packet, iov[i].iov_base, iov[i].iov_len);
-        packet += iov[i].iov_len;
+    p = make_room(s, frame);
+    stl_be_p(p, hdr_len + len);
+    if (s->vnet_hdr) {
+        stl_be_p(p + 4, hdr_len);
     }
-    s->tail += head + len;
+    p += prefix_len(s);
+    memcpy(p, hdr, hdr_len);
+    p += hdr_len;
+    for (i = 0; i < iovcnt; i++) {
+        memcpy(p, iov[i].iov_base, iov[i].iov_len);
+        p += iov[i].iov_len;
+    }
+    s->tail += frame;
     s->scanned = s->tail;
     s->packets++;
     return true;
@@ -162,7 +154,6 @@ unsigned packet_stream_peek(const PacketStream *s, size_t hdr_len,
         f->len = len - f->hdr_len;
         f->iov[0] = (struct iovec) { (void *)(data + f->hdr_len), f->len };
         f->iovcnt = 1;
-        f->headroom = false;
         p = data + len;
     }
     return n;

@@ -16,9 +16,6 @@
 /* The longest packet that is carried, bytes, vnet header included. */
 #define PACKET_LEN_MAX NET_BUFSIZE
 
-/* Bytes in front of a packet that can be lent out. */
-#define PACKET_HEADROOM 32
-
 /*
  * A packet with its vnet header.  The payload belongs to who made the frame,
  * and stays where it is until the frame is released there.  A frame must not
@@ -30,8 +27,6 @@ typedef struct PacketFrame {
     struct iovec iov[VNET_VLAN_IOV_MAX];
     unsigned iovcnt;
     size_t len;                     /* bytes of payload */
-    bool headroom;                  /* PACKET_HEADROOM bytes in front of iov[0]
-                                       can be overwritten for a while */
     NetFilterDirection dir;         /* tx: towards the guest; rx: from it */
     int64_t time_ns;                /* of a captured packet: host clock, ns */
     uint8_t tag[VNET_VLAN_TAG_LEN]; /* of a captured packet: its VLAN tag */

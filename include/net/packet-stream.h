@@ -72,22 +72,6 @@ size_t packet_stream_room(const PacketStream *s);
 bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
                        const struct iovec *iov, unsigned iovcnt);
 
-/* What precedes a packet: both length fields and the vnet header. */
-#define PACKET_STREAM_HEAD_MAX (8 + VNET_HDR_LEN_MAX)
-
-/**
- * packet_stream_head() - Write what precedes a packet right in front of it
- * @s: stream that tells the form
- * @packet: where the packet begins, behind PACKET_STREAM_HEAD_MAX bytes
- * @len: its length, bytes
- * @hdr: vnet header
- * @hdr_len: its length, bytes
- *
- * Return: number of bytes in front of @packet
- */
-size_t packet_stream_head(const PacketStream *s, uint8_t *packet, size_t len,
-                          const uint8_t *hdr, size_t hdr_len);
-
 /**
  * packet_stream_add() - Append bytes that a peer sent
  * @s: stream

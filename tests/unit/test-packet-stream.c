@@ -69,29 +69,29 @@ static void test_fifo(const void *opaque)
     packet_stream_destroy(&s);
 }
 
-/* What precedes a packet is the same, written in place or into a stream. */
-static void test_head(const void *opaque)
+/* All packets at once; what is incomplete stays. */
+static void test_drop_all(const void *opaque)
 {
-    static const size_t hdr_lens[] = { 0, 10, 12, 20, VNET_HDR_LEN_MAX };
-    uint8_t hdr[VNET_HDR_LEN_MAX], buf[PACKET_STREAM_HEAD_MAX + 60];
-    uint8_t *packet = buf + PACKET_STREAM_HEAD_MAX;
-    const struct iovec iov = { packet, 60 };
-    size_t i, head, len;
-    const uint8_t *data;
+    bool vnet_hdr = GPOINTER_TO_INT(opaque);
+    uint8_t rest[] = { 0, 0 };
     PacketStream s;
+    unsigned i;
 
-    packet_stream_init(&s, SIZE, GPOINTER_TO_INT(opaque));
-    fill(hdr, sizeof(hdr), 1);
-    fill(packet, 60, 2);
-    for (i = 0; i < ARRAY_SIZE(hdr_lens); i++) {
-        g_assert_true(packet_stream_put(&s, hdr, hdr_lens[i], &iov, 1));
-        head = packet_stream_head(&s, packet, 60, hdr, hdr_lens[i]);
-        data = packet_stream_data(&s, &len);
-        g_assert_cmpmem(data, len, packet - head, head + 60);
-        packet_stream_drop_all(&s);
-        g_assert_cmpuint(s.packets, ==, 0);
-        g_assert_cmpuint(packet_stream_room(&s), ==, SIZE);
+    packet_stream_init(&s, SIZE, vnet_hdr);
+    for (i = 0; i < 10; i++) {
+        g_assert_true(put(&s, 12, 60, i));
     }
+    packet_stream_drop(&s, 1);
+    packet_stream_drop_all(&s);
+    g_assert_cmpuint(s.packets, ==, 0);
+    g_assert_cmpuint(packet_stream_room(&s), ==, SIZE);
+    g_assert_true(put(&s, 12, 60, 10));
+    g_assert_cmpint(packet_stream_add(&s, rest, sizeof(rest)), ==, 0);
+    packet_stream_drop_all(&s);
+    g_assert_cmpuint(s.packets, ==, 0);
+    g_assert_true(packet_stream_trim(&s));
+    g_assert_true(put(&s, 12, 60, 11));
+    check_front(&s, 12, 12, 60, 11);
     packet_stream_destroy(&s);
 }
 
@@ -267,10 +267,10 @@ int main(int argc, char **argv)
                          test_fifo);
     g_test_add_data_func("/packet-stream/fifo/vnet-hdr", GINT_TO_POINTER(true),
                          test_fifo);
-    g_test_add_data_func("/packet-stream/head", GINT_TO_POINTER(false),
-                         test_head);
-    g_test_add_data_func("/packet-stream/head/vnet-hdr", GINT_TO_POINTER(true),
-                         test_head);
+    g_test_add_data_func("/packet-stream/drop-all", GINT_TO_POINTER(false),
+                         test_drop_all);
+    g_test_add_data_func("/packet-stream/drop-all/vnet-hdr", GINT_TO_POINTER(true),
+                         test_drop_all);
     g_test_add_func("/packet-stream/room", test_room);
     g_test_add_data_func("/packet-stream/pieces", GINT_TO_POINTER(false),
                          test_pieces);
