@@ -149,7 +149,7 @@ def lossless_rate(env: Env, way: str, rates: tuple[int, ...], seconds: float) ->
 
 
 def run(env: Env, results: Results) -> None:
-    runs, seconds = (2, 1.0) if env.quick else (5, 1.5)
+    runs, seconds = (2, 1.0) if env.quick else (3, 1.5)
     points: dict[tuple[int, int], tuple[str, ...]] = {
         (60, 100000): WAYS, (60, 1000000): WAYS[:4], (60, 0): WAYS,
         (1514, 100000): WAYS, (1514, 0): WAYS[:4], (SUPER, 10000): WAYS, (SUPER, 0): WAYS[:2]}
@@ -186,7 +186,7 @@ def run(env: Env, results: Results) -> None:
     results.add("capture", "packets through, against the socket under the same load",
                 {"size": SUPER, "rate": "max"}, "1/s", column(SUPER, 0, "endpoint", "pps"),
                 "socket", sockets[True])
-    repeat = 1 if env.quick else 3
+    repeat = 1 if env.quick else 2
     results.add("capture", "highest rate without loss", {"size": 60}, "1/s",
                 [lossless_rate(env, "endpoint", (500000, 750000, 1000000, 1250000, 0), seconds)
                  for _ in range(repeat)], "plain",

@@ -71,7 +71,7 @@ def idle_wakeups(env: Env, seconds: float) -> tuple[float, float]:
 
 
 def run(env: Env, results: Results) -> None:
-    runs, seconds = (2, 1.0) if env.quick else (5, 2.0)
+    runs, seconds = (2, 1.0) if env.quick else (3, 2.0)
     for size in (60, 1514):
         found: dict[str, list[float]] = {way: [] for way in STARTS}
         for _ in range(runs):

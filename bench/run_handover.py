@@ -66,7 +66,7 @@ def migrate(env: Env, rate: int, handover: bool, seconds: float) -> dict[str, fl
 
 
 def run(env: Env, results: Results) -> None:
-    runs, seconds = (2, 3.0) if env.quick else (5, 4.0)
+    runs, seconds = (2, 3.0) if env.quick else (3, 4.0)
     for rate in (50000, 100000):
         found: dict[bool, list[dict[str, float]]] = {True: [], False: []}
         for _ in range(runs):

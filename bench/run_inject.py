@@ -92,7 +92,7 @@ def replay(env: Env, tap: Tap, arrived: Counters, size: int, seconds: float) -> 
 
 
 def run(env: Env, results: Results) -> None:
-    runs, seconds = (2, 1.5) if env.quick else (5, 3.0)
+    runs, seconds = (2, 1.5) if env.quick else (3, 3.0)
     ways = ("endpoint", "bare", "tcpreplay")
     for size in (60, 1514):
         found: dict[str, list[Numbers]] = {way: [] for way in ways}

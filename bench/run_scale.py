@@ -46,7 +46,7 @@ def many(env: Env, count: int, seconds: float) -> dict[str, float]:
 
 
 def run(env: Env, results: Results) -> None:
-    runs, seconds = (2, 1.5) if env.quick else (5, 3.0)
+    runs, seconds = (2, 1.5) if env.quick else (3, 3.0)
     counts = (1, 4, 16, 64)
     found: dict[int, list[dict[str, float]]] = {n: [] for n in counts}
     for _ in range(runs):

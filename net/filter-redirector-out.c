@@ -229,8 +229,8 @@ static void chardev_wait(Redirector *r, bool failed)
                                             chardev_writable, r);
     }
     if (!r->tx_watch) {
-        redirector_retry_in(r, failed ? REDIRECTOR_RETRY_DOWN_MS
-                                      : REDIRECTOR_RETRY_FULL_MS);
+        redirector_retry_in(r, failed ? REDIRECTOR_RETRY_DOWN_US
+                                      : REDIRECTOR_RETRY_FULL_US);
     }
 }
 
@@ -402,8 +402,9 @@ static bool inject_failed(Redirector *r, PacketFrame *f, int err)
     case -ENOBUFS:
     case -ENETDOWN:
         count_stall(r);
-        redirector_retry_in(r, err == -ENOBUFS ? REDIRECTOR_RETRY_FULL_MS
-                                               : REDIRECTOR_RETRY_DOWN_MS);
+        redirector_retry_in(r, err == -ENOBUFS ? r->retry_us
+                                               : REDIRECTOR_RETRY_DOWN_US);
+        r->retry_us = MIN(2 * r->retry_us, REDIRECTOR_RETRY_FULL_US);
         return false;
     case -ENODEV:
         inject_close(r);
@@ -423,6 +424,9 @@ static unsigned inject_put(Redirector *r, PacketFrame *frames, unsigned n)
     /* Once a super-packet has been cut, its segments go first. */
     while (i < n && inject_has_room(r) && r->cut.packets <= cut) {
         sent = packet_inject_send(r->inject, &frames[i], n - i, &err);
+        if (sent) {
+            r->retry_us = REDIRECTOR_RETRY_MIN_US;
+        }
         while (sent--) {
             count_out(r, frames[i++].len);
         }

@@ -59,10 +59,10 @@ bool redirector_input_is_copy(Redirector *r)
 
 /* Moving packets from the input to the output */
 
-void redirector_retry_in(Redirector *r, int ms)
+void redirector_retry_in(Redirector *r, int us)
 {
     r->waiting = true;
-    timer_mod(r->retry, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ms);
+    timer_mod(r->retry, qemu_clock_get_us(QEMU_CLOCK_REALTIME) + us);
 }
 
 /* Brings everything that waits for something in line with the present state. */
@@ -76,7 +76,7 @@ static void update(Redirector *r)
     } else if (r->in_stalled && r->sink == END_CHAIN && !r->waiting &&
                redirector_vm_runs()) {
         /* Nobody tells when a NIC or a TAP takes packets again. */
-        redirector_retry_in(r, REDIRECTOR_RETRY_FULL_MS);
+        redirector_retry_in(r, REDIRECTOR_RETRY_FULL_US);
     }
     if (room && r->nf->on && r->rx.packets) {
         qemu_bh_schedule(r->bh);
@@ -309,7 +309,7 @@ static void find_flows(Redirector *r, const char *indev, const char *outdev)
 static void start(Redirector *r)
 {
     r->bh = qemu_bh_new(redirector_bh, r);
-    r->retry = timer_new_ms(QEMU_CLOCK_REALTIME, redirector_retry, r);
+    r->retry = timer_new_us(QEMU_CLOCK_REALTIME, redirector_retry, r);
     r->vm_change = qemu_add_vm_change_state_handler(redirector_vm_change, r);
     migration_add_notifier(&r->migration, redirector_migration);
     r->netdev_removed.notify = redirector_netdev_removed;
