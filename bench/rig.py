@@ -192,11 +192,12 @@ class Qemu(Process):
         self.folder = env.folder / f"qemu{Qemu.count}"
         self.folder.mkdir()
         qtest = self.folder / "qtest"
-        command = [str(env.qemu), "-machine", "q35,pit=off,hpet=off", "-accel", "qtest", "-m", "64", "-nodefaults",
-                   "-display", "none", "-no-user-config", "-qtest", f"unix:{qtest},server=on,wait=off",
-                   "-qtest-log", "none"]
+        command = [str(env.qemu), "-machine", "q35,pit=off,hpet=off", "-accel", "qtest",
+                   "-m", "64", "-nodefaults", "-no-user-config", "-display", "none",
+                   "-qtest", f"unix:{qtest},server=on,wait=off", "-qtest-log", "none"]
         for name in ("qmp", "qmp2"):
-            command += ["-chardev", f"socket,id={name},path={self.folder / name},server=on,wait=off",
+            path = self.folder / name
+            command += ["-chardev", f"socket,id={name},path={path},server=on,wait=off",
                         "-mon", f"chardev={name},mode=control"]
         for i, tap in enumerate(taps):
             command += ["-netdev", f"tap,id=n{i},fd={tap.fd},vhost=off"]

@@ -10,7 +10,7 @@ import time
 from typing import Callable
 
 from results import Results
-from rig import MEASURED, OFFERER, Env, Process, Qemu, Tap
+from rig import OFFERER, Env, Process, Qemu, Tap
 
 Parts = list[Process]
 

@@ -269,8 +269,8 @@ int main(int argc, char **argv)
                          test_fifo);
     g_test_add_data_func("/packet-stream/drop-all", GINT_TO_POINTER(false),
                          test_drop_all);
-    g_test_add_data_func("/packet-stream/drop-all/vnet-hdr", GINT_TO_POINTER(true),
-                         test_drop_all);
+    g_test_add_data_func("/packet-stream/drop-all/vnet-hdr",
+                         GINT_TO_POINTER(true), test_drop_all);
     g_test_add_func("/packet-stream/room", test_room);
     g_test_add_data_func("/packet-stream/pieces", GINT_TO_POINTER(false),
                          test_pieces);
