@@ -63,7 +63,7 @@ def measure(env: Env, groups: list[str], results: Results) -> None:
         print(f"* {group}", flush=True)
         try:
             importlib.import_module(f"run_{group}").run(env, results)
-        except BenchError as error:
+        except (BenchError, OSError) as error:
             print(f"bench: {group}: {error}", file=sys.stderr)
             results.notes.append(f"{group}: {error}")
         print(f"* {group}: {time.monotonic() - begin:.0f} s", flush=True)

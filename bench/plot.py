@@ -42,7 +42,10 @@ def write(results: Results, folder: Path) -> None:
             file.write(f"{good} {y} {bad} {goal}\n")
     labels = ", ".join(f'"{label(r)}" {y}' for y, r in enumerate(rows))
     for suffix, terminal in (("svg", "svg"), ("png", "pngcairo")):
-        subprocess.run(["gnuplot"], text=True, check=False, input='set datafile missing "?"\n'
+        # It warns of a series without points, too.
+        done = subprocess.run(["gnuplot"], text=True, check=False, capture_output=True, input='set datafile missing "?"\n'
                        + SCRIPT.format(terminal=terminal, output=folder / f"plot.{suffix}",
                                        data=data, labels=labels, width=1200,
                                        count=len(rows), height=160 + 18 * len(rows)))
+        if done.returncode:
+            print(f"no plot: {done.stderr.strip()}")
