@@ -8,6 +8,7 @@ from pathlib import Path
 from results import Result, Results
 
 SCRIPT = """
+set datafile missing "?"
 set terminal {terminal} size {width},{height} font ",10"
 set output "{output}"
 set logscale x
@@ -42,10 +43,11 @@ def write(results: Results, folder: Path) -> None:
             file.write(f"{good} {y} {bad} {goal}\n")
     labels = ", ".join(f'"{label(r)}" {y}' for y, r in enumerate(rows))
     for suffix, terminal in (("svg", "svg"), ("png", "pngcairo")):
-        # It warns of a series without points, too.
-        done = subprocess.run(["gnuplot"], text=True, check=False, capture_output=True, input='set datafile missing "?"\n'
-                       + SCRIPT.format(terminal=terminal, output=folder / f"plot.{suffix}",
-                                       data=data, labels=labels, width=1200,
-                                       count=len(rows), height=160 + 18 * len(rows)))
+        script = SCRIPT.format(terminal=terminal, output=folder / f"plot.{suffix}", data=data,
+                               labels=labels, width=1200, count=len(rows),
+                               height=160 + 18 * len(rows))
+        # What it says is only shown if it fails: it warns of a series without points, too.
+        done = subprocess.run(["gnuplot"], text=True, check=False, capture_output=True,
+                              input=script)
         if done.returncode:
             print(f"no plot: {done.stderr.strip()}")
