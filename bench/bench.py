@@ -57,7 +57,8 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def measure(env: Env, groups: list[str], results: Results) -> None:
+def measure(env: Env, groups: list[str], results: Results, path: Path) -> None:
+    """Run the groups; what there is so far is in the file whenever one has ended."""
     for group in groups:
         begin = time.monotonic()
         print(f"* {group}", flush=True)
@@ -66,6 +67,7 @@ def measure(env: Env, groups: list[str], results: Results) -> None:
         except (BenchError, OSError) as error:
             print(f"bench: {group}: {error}", file=sys.stderr)
             results.notes.append(f"{group}: {error}")
+        results.write(path, env.quick)
         print(f"* {group}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
@@ -82,8 +84,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         env = Env(args.build, args.qemu or args.build / "qemu-system-x86_64", Path(folder),
                   args.quick)
-        measure(env, args.groups or list(GROUPS), results)
-    results.write(target / "results.json", args.quick)
+        measure(env, args.groups or list(GROUPS), results, target / "results.json")
     print(f"\n{table(results)}")
     plot.write(results, target)
     print(f"\n{target / 'results.json'}, {target / 'plot.svg'}")
