@@ -82,6 +82,10 @@ include tests/lab/lab.mk
 
 include tests/robust/robust.mk
 
+# ---- bench
+
+include bench/bench.mk
+
 # ---- the mailable series
 
 .PHONY: series check-series
@@ -113,6 +117,7 @@ help:
 	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
 	@echo 'make lab-sweep           a table: migrations over rates and TAP queue lengths (long)'
 	@echo 'make lab-shell           a prompt in the lab'
+	@echo 'make bench               measure (BENCH="capture inject": some of it; QUICK=1: shorter)'
 	@echo 'make series              write the mailable series to build/series, and check it'
 	@echo 'make check-series-build  build every commit of the series (slow)'
 	@echo 'make check-migrations    COUNT=$(COUNT) SEED=$(SEED): migrations in a row under traffic'

@@ -40,7 +40,7 @@ static void capture_enable(Redirector *r)
                          strerror(-ret));
         }
         r->capture_failed = true;
-        redirector_retry_in(r, REDIRECTOR_RETRY_DOWN_MS);
+        redirector_retry_in(r, REDIRECTOR_RETRY_DOWN_US);
         return;
     }
     r->capture_failed = false;

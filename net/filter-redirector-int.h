@@ -40,10 +40,16 @@
 /* Packets handled at once. */
 #define REDIRECTOR_BATCH PACKET_INJECT_BATCH
 
-/* When to try again where nobody tells that there is room: ms. */
-#define REDIRECTOR_RETRY_FULL_MS 1
-#define REDIRECTOR_RETRY_DOWN_MS 100
-#define REDIRECTOR_RETRY_POSTCOPY_MS 10
+/* When to try again where nobody tells that there is room. */
+#define REDIRECTOR_RETRY_FULL_US 1000
+#define REDIRECTOR_RETRY_DOWN_US (100 * 1000)
+#define REDIRECTOR_RETRY_POSTCOPY_US (10 * 1000)
+
+/*
+ * A TAP's queue of default length is empty again after as little as that; a
+ * TAP that nobody reads is asked less and less often.
+ */
+#define REDIRECTOR_RETRY_MIN_US 125
 
 typedef FilterRedirectorEndpointType EndType;
 typedef FilterRedirectorEndpointState EndState;
@@ -104,10 +110,12 @@ struct Redirector {
     PacketInject *inject;
     PacketStream cut;           /* segments of a super-packet */
     PacketStream pending;       /* packets of the chain */
+    int retry_us;               /* how long to wait if the TAP is full */
 
     /* output: chardev */
     CharFrontend chr_out;
     PacketStream tx;
+    uint64_t tx_payload;        /* bytes of the packets in it, bare */
     size_t tx_sent;             /* bytes of the first frame already written */
     guint tx_watch;
 
@@ -148,7 +156,10 @@ bool redirector_open(Redirector *r, const char *indev, const char *outdev,
  *
  * May change whenever the guest's driver chooses its features.
  */
-size_t redirector_hdr_len(Redirector *r);
+static inline size_t redirector_hdr_len(Redirector *r)
+{
+    return r->nf->netdev->vnet_hdr_len;
+}
 
 /**
  * redirector_vm_runs() - Do the machine's devices work?
@@ -188,9 +199,9 @@ bool redirector_input_is_copy(Redirector *r);
 /**
  * redirector_retry_in() - Try again after a while
  * @r: redirector
- * @ms: milliseconds
+ * @us: microseconds
  */
-void redirector_retry_in(Redirector *r, int ms);
+void redirector_retry_in(Redirector *r, int us);
 
 /**
  * redirector_move() - Move packets on, as many as there is room for

@@ -119,6 +119,7 @@ static bool open_out_netdev(Redirector *r, Error **errp)
         error_prepend(errp, "out_netdev '%s': ", r->out_netdev);
         return false;
     }
+    r->retry_us = REDIRECTOR_RETRY_MIN_US;
     packet_stream_init(&r->cut, REDIRECTOR_QUEUE_SIZE, false);
     packet_stream_init(&r->pending, REDIRECTOR_QUEUE_SIZE, false);
     return true;

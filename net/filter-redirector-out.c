@@ -196,6 +196,16 @@ static gboolean chardev_writable(void *unused, GIOCondition cond, void *opaque)
     return G_SOURCE_REMOVE;
 }
 
+static void chardev_sent_all(Redirector *r)
+{
+    r->out_stats.packets += r->tx.packets;
+    r->out_stats.bytes += r->tx_payload;
+    r->out_stalled = false;
+    r->tx_payload = 0;
+    r->tx_sent = 0;
+    packet_stream_drop_all(&r->tx);
+}
+
 static void chardev_sent(Redirector *r, size_t bytes)
 {
     size_t frame, len;
@@ -203,7 +213,9 @@ static void chardev_sent(Redirector *r, size_t bytes)
     r->tx_sent += bytes;
     while (r->tx.packets &&
            r->tx_sent >= (frame = packet_stream_front(&r->tx, &len))) {
-        count_out(r, len - MIN(len, redirector_hdr_len(r)));
+        len = MIN(len - MIN(len, redirector_hdr_len(r)), r->tx_payload);
+        count_out(r, len);
+        r->tx_payload -= len;
         packet_stream_drop(&r->tx, 1);
         r->tx_sent -= frame;
     }
@@ -217,8 +229,8 @@ static void chardev_wait(Redirector *r, bool failed)
                                             chardev_writable, r);
     }
     if (!r->tx_watch) {
-        redirector_retry_in(r, failed ? REDIRECTOR_RETRY_DOWN_MS
-                                      : REDIRECTOR_RETRY_FULL_MS);
+        redirector_retry_in(r, failed ? REDIRECTOR_RETRY_DOWN_US
+                                      : REDIRECTOR_RETRY_FULL_US);
     }
 }
 
@@ -239,7 +251,9 @@ static void chardev_flush(Redirector *r)
     ret = qemu_chr_fe_write(&r->chr_out, data + r->tx_sent, len);
     failed = ret < 0 && errno != EAGAIN;
     trace_redirector_chardev_write(r->id, len, ret);
-    if (ret > 0) {
+    if (ret == (int)len) {
+        chardev_sent_all(r);
+    } else if (ret > 0) {
         chardev_sent(r, ret);
     }
     /* A failed write may have closed the connection. */
@@ -248,10 +262,14 @@ static void chardev_flush(Redirector *r)
     }
 }
 
+static bool chardev_queue_has_room(Redirector *r)
+{
+    return packet_stream_room(&r->tx) >= PACKET_STREAM_FRAME_MAX;
+}
+
 static bool chardev_has_room(Redirector *r)
 {
-    return qemu_chr_fe_backend_open(&r->chr_out) &&
-           packet_stream_room(&r->tx) >= PACKET_STREAM_FRAME_MAX;
+    return qemu_chr_fe_backend_open(&r->chr_out) && chardev_queue_has_room(r);
 }
 
 static void chardev_take(Redirector *r, PacketFrame *f, NetFilterDirection dir)
@@ -261,6 +279,7 @@ static void chardev_take(Redirector *r, PacketFrame *f, NetFilterDirection dir)
 
     vnet_hdr_convert(hdr, hdr_len, f->hdr, f->hdr_len);
     packet_stream_put(&r->tx, hdr, hdr_len, f->iov, f->iovcnt);
+    r->tx_payload += f->len;
 }
 
 /* Return: 1 if taken, 0 if there is no room, -errno if it can't be sent */
@@ -284,7 +303,10 @@ static unsigned chardev_put(Redirector *r, PacketFrame *frames, unsigned n)
     unsigned i;
     int ret;
 
-    for (i = 0; i < n && chardev_has_room(r); i++) {
+    if (!qemu_chr_fe_backend_open(&r->chr_out)) {
+        return 0;
+    }
+    for (i = 0; i < n && chardev_queue_has_room(r); i++) {
         ret = chardev_put_one(r, &frames[i]);
         if (ret == 0) {
             break;
@@ -385,8 +407,9 @@ static bool inject_failed(Redirector *r, PacketFrame *f, int err)
     case -ENOBUFS:
     case -ENETDOWN:
         count_stall(r);
-        redirector_retry_in(r, err == -ENOBUFS ? REDIRECTOR_RETRY_FULL_MS
-                                               : REDIRECTOR_RETRY_DOWN_MS);
+        redirector_retry_in(r, err == -ENOBUFS ? r->retry_us
+                                               : REDIRECTOR_RETRY_DOWN_US);
+        r->retry_us = MIN(2 * r->retry_us, REDIRECTOR_RETRY_FULL_US);
         return false;
     case -ENODEV:
         inject_end(r);  /* inject_flush(), if at work, ends the queues */
@@ -406,6 +429,9 @@ static unsigned inject_put(Redirector *r, PacketFrame *frames, unsigned n)
     /* Once a super-packet has been cut, its segments go first. */
     while (i < n && inject_has_room(r) && r->cut.packets <= cut) {
         sent = packet_inject_send(r->inject, &frames[i], n - i, &err);
+        if (sent) {
+            r->retry_us = REDIRECTOR_RETRY_MIN_US;
+        }
         while (sent--) {
             count_out(r, frames[i++].len);
         }

@@ -48,6 +48,8 @@ struct PacketCapture {
     size_t ring_size;
     unsigned blocks;
     RingCursor cursor;          /* the first packet not yet released */
+    RingCursor ahead;           /* the first packet not yet read */
+    unsigned pending;           /* packets between the two */
     uint64_t lost;
     uint64_t errors;
     PacketInterface iface;
@@ -213,18 +215,40 @@ static void update_lost(PacketCapture *c)
     }
 }
 
+static void release_block(PacketCapture *c, unsigned n)
+{
+    struct tpacket_hdr_v1 *block = ring_block(c, n);
+
+    if (block->block_status & TP_STATUS_LOSING) {
+        update_lost(c); /* before its 32 bits can wrap */
+    }
+    qatomic_store_release(&block->block_status, TP_STATUS_KERNEL);
+}
+
 /* Gives the packet at the capture's own cursor back to the kernel. */
 static void release_one(PacketCapture *c)
 {
-    struct tpacket_hdr_v1 *block = ring_block(c, c->cursor.block);
+    unsigned block = c->cursor.block;
 
     ring_peek(c, &c->cursor);   /* opens the block if it is a new one */
     if (ring_step(c, &c->cursor)) {
-        if (block->block_status & TP_STATUS_LOSING) {
-            update_lost(c); /* before its 32 bits can wrap */
-        }
-        qatomic_store_release(&block->block_status, TP_STATUS_KERNEL);
+        release_block(c, block);
     }
+}
+
+/* Gives all packets back that have been read. */
+static void release_read(PacketCapture *c)
+{
+    unsigned block = c->cursor.block;
+
+    /* Else there are packets left in the block. */
+    if (block != c->ahead.block || !c->ahead.open) {
+        do {
+            release_block(c, block);
+            block = (block + 1) % c->blocks;
+        } while (block != c->ahead.block);
+    }
+    c->cursor = c->ahead;
 }
 
 static bool is_whole(const struct tpacket3_hdr *hdr)
@@ -287,20 +311,28 @@ unsigned packet_capture_read(PacketCapture *c, PacketFrame *frames,
         release_one(c);
     }
     cur = c->cursor;
+    c->pending = 0;
     while (n < max && (hdr = ring_peek(c, &cur)) && is_whole(hdr)) {
         fill_frame(c, hdr, &frames[n++]);
         if (ring_step(c, &cur) && cur.block == c->cursor.block) {
             break;      /* once round: that block has not been released */
         }
     }
+    c->ahead = cur;
+    c->pending = n;
     return n;
 }
 
 void packet_capture_release(PacketCapture *c, unsigned n)
 {
-    while (n--) {
-        release_one(c);
+    if (n && n == c->pending) {
+        release_read(c);
+    } else {
+        while (n--) {
+            release_one(c);
+        }
     }
+    c->pending = 0;
 }
 
 void packet_capture_losses(PacketCapture *c, uint64_t *lost,

@@ -64,6 +64,7 @@ bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
     size_t len = iov_size(iov, iovcnt);
     size_t frame = prefix_len(s) + hdr_len + len;
     uint8_t *p;
+    unsigned i;
 
     assert(s->scanned == s->tail);
     assert(hdr_len + len && hdr_len + len <= PACKET_LEN_MAX);
@@ -80,7 +81,11 @@ bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
     if (hdr_len) {
         memcpy(p, hdr, hdr_len);
     }
-    iov_to_buf(iov, iovcnt, 0, p + hdr_len, len);
+    p += hdr_len;
+    for (i = 0; i < iovcnt; i++) {
+        memcpy(p, iov[i].iov_base, iov[i].iov_len);
+        p += iov[i].iov_len;
+    }
     s->tail += frame;
     s->scanned = s->tail;
     s->packets++;
@@ -171,6 +176,15 @@ void packet_stream_drop(PacketStream *s, unsigned n)
     while (n--) {
         s->head += prefix_len(s) + ldl_be_p(s->buf + s->head);
     }
+    if (s->head == s->tail) {
+        s->head = s->scanned = s->tail = 0;
+    }
+}
+
+void packet_stream_drop_all(PacketStream *s)
+{
+    s->packets = 0;
+    s->head = s->scanned;
     if (s->head == s->tail) {
         s->head = s->scanned = s->tail = 0;
     }

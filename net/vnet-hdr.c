@@ -100,6 +100,15 @@ void vnet_hdr_convert(uint8_t *dst, size_t dst_len,
                   ? src_len
                   : MIN(MIN(dst_len, src_len), sizeof(struct virtio_net_hdr));
 
+    /* From a packet socket to a modern driver: known lengths make it cheap */
+    if (dst_len == sizeof(struct virtio_net_hdr_mrg_rxbuf) &&
+        keep == sizeof(struct virtio_net_hdr)) {
+        memcpy(dst, src, sizeof(struct virtio_net_hdr));
+        memset(dst + sizeof(struct virtio_net_hdr), 0,
+               sizeof(struct virtio_net_hdr_mrg_rxbuf) -
+               sizeof(struct virtio_net_hdr));
+        return;
+    }
     /* A length of 0 may come with a null pointer, which memcpy() forbids */
     if (keep) {
         memcpy(dst, src, keep);

@@ -114,6 +114,12 @@ unsigned packet_stream_peek(const PacketStream *s, size_t hdr_len,
 void packet_stream_drop(PacketStream *s, unsigned n);
 
 /**
+ * packet_stream_drop_all() - Take all complete packets out
+ * @s: stream
+ */
+void packet_stream_drop_all(PacketStream *s);
+
+/**
  * packet_stream_data() - The bytes of all complete packets
  * @s: stream
  * @len: result: how many

@@ -676,16 +676,19 @@ static void test_back_pressure_del(const void *unused)
  * kernel counts what it drops, and what QEMU took arrives once the peer reads
  * again: captured packets are either delivered or counted as lost.
  */
-static void test_slow_peer(const void *unused)
+static void test_slow_peer(const void *data)
 {
-    const unsigned count = 20000;
+    const size_t size = data ? 40000 : 1000;
+    const unsigned count = 20000000 / size;
     Bench b = bench_start("id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
                           "ring_size=524288");
     g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
     uint64_t lost, i;
     int64_t last = -1;
-    Flood *flood = flood_start(b.x->outside, 1000, count, false);
+    Flood *flood;
 
+    if_set_mtu(b.x->ifname, 60000);
+    flood = flood_start(b.x->outside, size, count, false);
     rig_wait_state(b.r, "f0", "output", "stalled");
     for (i = 0; i < 100; i++) {
         g_assert_cmpint(rig_sync(b.r), <, G_USEC_PER_SEC);
@@ -706,6 +709,31 @@ static void test_slow_peer(const void *unused)
     assert_stat(b.r, "f0", "output.stats.queued", 0);
     rig_sync(b.r);
     expect_silence(b.co);
+    rig_free(b.r);
+}
+
+/* Long packets take another way to the chardev than short ones. */
+static void test_long_and_short(const void *unused)
+{
+    static const size_t sizes[] = { 100, 9000, 100, 100, 60000, 8178, 1000 };
+    Bench b = bench_start("id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
+                          "vnet_hdr_support=on");
+    const unsigned count = 10 * ARRAY_SIZE(sizes);
+    uint64_t bytes = 0;
+    unsigned i;
+
+    if_set_mtu(b.x->ifname, 61000);
+    for (i = 0; i < count; i++) {
+        send_packet(b.x->outside, sizes[i % ARRAY_SIZE(sizes)], i);
+        bytes += sizes[i % ARRAY_SIZE(sizes)];
+    }
+    for (i = 0; i < count; i++) {
+        expect_frame(b.co, sizes[i % ARRAY_SIZE(sizes)], i, 0);
+    }
+    rig_wait_stat(b.r, "f0", "output.stats.packets", count);
+    assert_stat(b.r, "f0", "input.stats.bytes", bytes);
+    assert_stat(b.r, "f0", "output.stats.bytes", bytes);
+    assert_stat(b.r, "f0", "output.stats.lost", 0);
     rig_free(b.r);
 }
 
@@ -841,6 +869,9 @@ int main(int argc, char **argv)
     case_add("/filter-redirector/slow/tap-del", test_back_pressure_del, NULL);
     case_add("/filter-redirector/slow/tap-chain", test_slow_tap_chain, NULL);
     case_add("/filter-redirector/slow/peer", test_slow_peer, NULL);
+    case_add("/filter-redirector/slow/peer-long", test_slow_peer, "long");
+    case_add("/filter-redirector/slow/long-and-short", test_long_and_short,
+             NULL);
     case_add("/filter-redirector/slow/ring-wrap", test_ring_wrap, NULL);
     case_add("/filter-redirector/slow/standstill", test_standstill, NULL);
     case_add("/filter-redirector/slow/peer-chain", test_slow_peer_chain, NULL);

@@ -69,6 +69,32 @@ static void test_fifo(const void *opaque)
     packet_stream_destroy(&s);
 }
 
+/* All packets at once; what is incomplete stays. */
+static void test_drop_all(const void *opaque)
+{
+    bool vnet_hdr = GPOINTER_TO_INT(opaque);
+    uint8_t rest[] = { 0, 0 };
+    PacketStream s;
+    unsigned i;
+
+    packet_stream_init(&s, SIZE, vnet_hdr);
+    for (i = 0; i < 10; i++) {
+        g_assert_true(put(&s, 12, 60, i));
+    }
+    packet_stream_drop(&s, 1);
+    packet_stream_drop_all(&s);
+    g_assert_cmpuint(s.packets, ==, 0);
+    g_assert_cmpuint(packet_stream_room(&s), ==, SIZE);
+    g_assert_true(put(&s, 12, 60, 10));
+    g_assert_cmpint(packet_stream_add(&s, rest, sizeof(rest)), ==, 0);
+    packet_stream_drop_all(&s);
+    g_assert_cmpuint(s.packets, ==, 0);
+    g_assert_true(packet_stream_trim(&s));
+    g_assert_true(put(&s, 12, 60, 11));
+    check_front(&s, 12, 12, 60, 11);
+    packet_stream_destroy(&s);
+}
+
 /* A stream less than half full always takes the longest packet. */
 static void test_room(void)
 {
@@ -257,6 +283,10 @@ int main(int argc, char **argv)
                          test_fifo);
     g_test_add_data_func("/packet-stream/fifo/vnet-hdr", GINT_TO_POINTER(true),
                          test_fifo);
+    g_test_add_data_func("/packet-stream/drop-all", GINT_TO_POINTER(false),
+                         test_drop_all);
+    g_test_add_data_func("/packet-stream/drop-all/vnet-hdr",
+                         GINT_TO_POINTER(true), test_drop_all);
     g_test_add_func("/packet-stream/room", test_room);
     g_test_add_data_func("/packet-stream/pieces", GINT_TO_POINTER(false),
                          test_pieces);

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""Capture: QEMU's endpoint against other ways to read a TAP's packets.
+
+Packets are offered on a TAP that nobody reads (its full queue drops them after they have been
+captured), from one processor; who captures runs on the other one, together with a reader that
+counts.
+"""
+import signal
+import time
+from typing import Any
+
+from results import Results
+from rig import MEASURED, OFFERER, Env, Process, Qemu, Tap, settled, wait_until
+
+WAYS = ("endpoint", "ring", "tcpdump", "plain", "classic")
+SUPER = 65226       # bytes: 45 segments of 1,448 behind 66 bytes of headers make 64 KiB
+# CPU a packet at 60 bytes, as a ratio to each way
+GOALS = {"ring": 5.0, "tcpdump": 1.0, "plain": 1 / 8}
+
+
+class Capture:
+    """One way to capture, running: `process` is what is measured, `counters` the reader's."""
+
+    def __init__(self, env: Env, way: str, size: int) -> None:
+        self.way = way
+        self.parts: list[Process] = []
+        self.counters = env.counters()
+        self.tap = Tap(f"b{way[:8]}", offloads=size > 1514)
+        getattr(self, f"start_{way}")(env)
+        time.sleep(0.3)
+        for part in (self.process, *self.parts):
+            part.check()
+
+    def start_ring(self, env: Env) -> None:
+        self.process = env.start("capture", "-i", self.tap.name, counters=self.counters,
+                                 cpu=MEASURED)
+
+    def start_plain(self, env: Env) -> None:
+        path = env.path("plain")
+        self.parts.append(env.start("count", "-v", "-l", str(path), counters=self.counters,
+                                    cpu=MEASURED))
+        wait_until(path.exists, 5, "the reader's socket")
+        time.sleep(0.05)
+        self.process = env.start("capture", "-i", self.tap.name, "-u", str(path), cpu=MEASURED)
+
+    def start_tcpdump(self, env: Env) -> None:
+        self.process = Process(["tcpdump", "-i", self.tap.name, "-n", "-s", "0", "-B", "16384",
+                                "-Z", "root", "-w", "-"], MEASURED)
+        self.parts.append(env.start("count", "-p", counters=self.counters, cpu=MEASURED,
+                                    stdin=self.process.popen.stdout))
+        time.sleep(0.5)
+
+    def start_endpoint(self, env: Env) -> None:
+        self._start_qemu(env, queue="all", in_netdev="n0")
+
+    def start_classic(self, env: Env) -> None:
+        """The redirector as it is in QEMU, on a TAP without vhost."""
+        self._start_qemu(env, queue="tx")
+
+    def _start_qemu(self, env: Env, **properties: Any) -> None:
+        path = env.path("stream")
+        qemu = Qemu(env, [self.tap], ["-chardev",
+                                      f"socket,id=out0,path={path},server=on,wait=off"],
+                    reads=self.way == "classic")
+        self.process = qemu
+        self.parts.append(env.start("count", "-v", "-u", str(path), counters=self.counters,
+                                    cpu=MEASURED))
+        time.sleep(0.1)
+        qemu.redirector("f0", netdev="n0", outdev="out0", vnet_hdr_support=True, **properties)
+
+    def end(self) -> None:
+        self.process.end()
+        for part in self.parts:
+            part.end()
+        self.tap.close()
+
+
+    def flush(self) -> None:
+        """tcpdump keeps what does not fill a buffer; a signal makes it write, and end."""
+        if self.way == "tcpdump":
+            self.process.signal(signal.SIGINT)
+            time.sleep(0.3)
+
+
+Numbers = dict[str, float]
+
+
+def offer(env: Env, capture: Capture, size: int, rate: int, seconds: float) -> Numbers:
+    """Offer packets, and see what becomes of them. @rate 0: as many as possible."""
+    sent = env.counters()
+    before, cpu = capture.counters.packets, capture.process.cpu_ns()
+    options = ["-i", capture.tap.name, "-s", str(size), "-t", str(seconds)]
+    if rate:
+        options += ["-r", str(rate), "-n", str(int(rate * seconds))]
+    env.start("offer", *options, counters=sent, cpu=OFFERER).wait(seconds + 20)
+    took = (sent.last_ns - sent.first_ns) / 1e9
+    settled(capture.counters)
+    cpu = capture.process.cpu_ns() - cpu
+    capture.flush()
+    got = settled(capture.counters) - before
+    return {"offered_pps": sent.packets / took, "pps": got / took,
+            "loss": 1 - got / sent.packets, "ns": cpu / max(1, got)}
+
+
+def measure(env: Env, size: int, rate: int, seconds: float,
+            ways: tuple[str, ...]) -> dict[str, Numbers]:
+    found = {}
+    for way in ways:
+        capture = Capture(env, way, size)
+        try:
+            found[way] = offer(env, capture, size, rate, seconds)
+        finally:
+            capture.end()
+    return found
+
+
+def socket_rate(env: Env, size: int, seconds: float, loaded: bool) -> float:
+    """Packets a second through a unix socket alone, writer and reader where ours would run.
+    @loaded: out of as much memory as the ring has, while packets are offered to a TAP: as for
+    who captures. Else out of the processor's cache, and the machine has nothing else to do."""
+    path, counters = env.path("socket"), env.counters()
+    tap = Tap("bsocket", offloads=True)
+    reader = env.start("count", "-v", "-l", str(path), counters=counters, cpu=MEASURED)
+    wait_until(path.exists, 5, "the reader's socket")
+    time.sleep(0.1)
+    writer = env.start("offer", "-u", str(path), "-v", "12", "-s", str(size),
+                       *(("-m", str(16 << 20)) if loaded else ()), cpu=MEASURED)
+    load = [env.start("offer", "-i", tap.name, "-s", str(size), cpu=OFFERER)] if loaded else []
+    time.sleep(0.3)
+    begin, before = time.monotonic(), counters.packets
+    time.sleep(seconds)
+    found = (counters.packets - before) / (time.monotonic() - begin)
+    for process in (writer, reader, *load):
+        process.end()
+    tap.close()
+    return found
+
+
+def lossless_rate(env: Env, way: str, rates: tuple[int, ...], seconds: float) -> float:
+    """The highest of @rates (0: all that can be offered) at which nothing is lost."""
+    best = 0.0
+    for rate in rates:
+        found = measure(env, 60, rate, seconds, (way,))[way]
+        if found["loss"] > 0:
+            break
+        best = found["pps"]
+    return best
+
+
+def run(env: Env, results: Results) -> None:
+    runs, seconds = (2, 1.0) if env.quick else (3, 1.5)
+    points: dict[tuple[int, int], tuple[str, ...]] = {
+        (60, 100000): WAYS, (60, 1000000): WAYS[:4], (60, 0): WAYS,
+        (1514, 100000): WAYS, (1514, 0): WAYS[:4], (SUPER, 10000): WAYS, (SUPER, 0): WAYS[:2]}
+    found: dict[tuple[int, int], list[dict[str, Numbers]]] = {p: [] for p in points}
+    sockets: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(runs):
+        for (size, rate), ways in points.items():
+            found[size, rate].append(measure(env, size, rate, seconds, ways))
+        for loaded, rates in sockets.items():
+            rates.append(socket_rate(env, SUPER, seconds, loaded))
+
+    def column(size: int, rate: int, way: str, what: str) -> list[float]:
+        return [f[way][what] for f in found[size, rate]]
+
+    def add(size: int, rate: int, what: str, name: str, unit: str, way: str,
+            goal: tuple[str, str, float] | None = None) -> None:
+        results.add("capture", name, {"size": size, "rate": rate or "max"}, unit,
+                    column(size, rate, "endpoint", what), way, column(size, rate, way, what), goal)
+
+    for size, rate in ((60, 100000), (60, 1000000), (1514, 100000), (SUPER, 10000)):
+        for way in points[size, rate][1:]:
+            limit = GOALS.get(way) if size == 60 else None
+            add(size, rate, "ns", "CPU a packet", "ns", way,
+                ("ratio", "<=", limit) if limit else None)
+    for size, rate in ((60, 1000000), (60, 0), (1514, 0), (SUPER, 0)):
+        for way in points[size, rate][1:]:
+            if way != "ring" or rate == 0:
+                add(size, rate, "loss", "loss", "share", way,
+                    ("value", "==", 0) if rate == 1000000 and way == "plain" else None)
+    add(60, 1000000, "offered_pps", "packets really offered", "1/s", "ring")
+    results.add("capture", "packets through, against the socket alone",
+                {"size": SUPER, "rate": "max"}, "1/s", column(SUPER, 0, "endpoint", "pps"),
+                "socket", sockets[False], ("ratio", ">=", 0.75))
+    results.add("capture", "packets through, against the socket under the same load",
+                {"size": SUPER, "rate": "max"}, "1/s", column(SUPER, 0, "endpoint", "pps"),
+                "socket", sockets[True])
+    repeat = 1 if env.quick else 2
+    results.add("capture", "highest rate without loss", {"size": 60}, "1/s",
+                [lossless_rate(env, "endpoint", (500000, 750000, 1000000, 1250000, 0), seconds)
+                 for _ in range(repeat)], "plain",
+                [lossless_rate(env, "plain", (25000, 50000, 100000, 200000, 300000, 400000),
+                               seconds) for _ in range(repeat)], ("value", ">=", 1e6))
