@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""A QEMU process inside the lab, and the watch over what it reads from its TAP."""
+
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import guest
+from qmp import Qmp, ScenarioError
+
+if TYPE_CHECKING:
+    from kit import Lab
+
+RESULTS = Path("/results")
+TRACING = Path("/sys/kernel/tracing/instances")
+
+
+class Vm:
+    """One QEMU process with one TAP, vhost on."""
+
+    def __init__(self, lab: "Lab", name: str, tap: str, incoming: str,
+                 extra: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.tap = tap
+        self._lab = lab
+        self._log = (RESULTS / f"qemu-{name}.log").open("w")
+        netdev = f"tap,id=net0,ifname={self.tap},script=no,downscript=no"
+        self.process = subprocess.Popen(
+            ["/usr/bin/qemu", "-name", name, "-L", "/usr/share/lab-firmware",
+             *guest.machine("/guest/vmlinuz", "/guest/initrd"),
+             "-netdev", netdev + (",vhost=on" if lab.vhost else ""),
+             *guest.network_card(),
+             "-serial", f"file:/results/guest-{name}.log",
+             "-qmp", f"unix:/run/{name}.qmp,server=on,wait=off",
+             "-incoming", incoming, *extra],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+        self.qmp = Qmp(f"/run/{name}.qmp", self._record)
+
+    def _record(self, entry: dict[str, Any]) -> None:
+        self._lab.commands.append({"vm": self.name, **entry})
+
+    def status(self) -> str:
+        return str(self.qmp("query-status")["status"])
+
+    def redirector(self, name: str) -> dict[str, Any]:
+        """What query-filter-redirectors tells of one object."""
+        for entry in self.qmp("query-filter-redirectors"):
+            if entry["id"] == name:
+                return dict(entry)
+        raise ScenarioError(f"{self.name} has no filter-redirector '{name}'")
+
+    def tap_counter(self, name: str) -> int:
+        return int(Path(f"/sys/class/net/{self.tap}/statistics/{name}").read_text())
+
+    def tap_fd(self) -> int:
+        for info in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
+            if f"iff:\t{self.tap}\n" in info.read_text():
+                return int(info.name)
+        raise ScenarioError(f"{self.name} has no open TAP {self.tap}")
+
+    def check_vhost(self) -> None:
+        """The kernel's vhost worker of this QEMU exists."""
+        want = f"vhost-{self.process.pid}"
+        names = {path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")}
+        if want not in names:
+            raise ScenarioError(f"{self.name}: no kernel thread [{want}]: vhost is not running")
+        self._lab.note(f"{self.name}_vhost_thread", want)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+class ReadWatch:
+    """Counts what QEMU itself reads from its TAP, by the kernel's syscall trace events.
+
+    While vhost carries the packets this must be 0: it is the proof that QEMU's net layer saw none.
+    """
+
+    def __init__(self, vm: Vm) -> None:
+        self._folder = TRACING / vm.name
+        self._folder.mkdir(exist_ok=True)
+        tasks = [path.name for path in Path(f"/proc/{vm.process.pid}/task").iterdir()]
+        (self._folder / "set_event_pid").write_text(" ".join(tasks))
+        for call in ("read", "readv"):
+            event = self._folder / f"events/syscalls/sys_enter_{call}"
+            (event / "filter").write_text(f"fd == {vm.tap_fd()}")
+            (event / "enable").write_text("1")
+
+    def stop(self) -> int:
+        """Ends the watch (it slows all of the lab down) and returns how often QEMU read."""
+        lines = (self._folder / "trace").read_text().splitlines()
+        for event in self._folder.glob("events/syscalls/sys_enter_read*"):
+            (event / "enable").write_text("0")
+        self._folder.rmdir()
+        return sum(1 for line in lines if not line.startswith("#"))
