@@ -77,11 +77,15 @@ class Qmp:
             self.events.append(message)
         return message
 
-    def _call(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, command: str, arguments: dict[str, Any],
+              descriptor: int | None = None) -> dict[str, Any]:
         request: dict[str, Any] = {"execute": command}
         if arguments:
             request["arguments"] = arguments
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        # A descriptor goes with the first byte of the command that is about it.
+        text = json.dumps(request).encode() + b"\n"
+        sent = socket.send_fds(self._socket, [text], [] if descriptor is None else [descriptor])
+        self._socket.sendall(text[sent:])
         while True:
             message = self._message(60)
             if message is None:
@@ -89,20 +93,22 @@ class Qmp:
             if "return" in message or "error" in message:
                 return message
 
-    def try_command(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Runs a command and gives back QEMU's whole answer, be it an error."""
+    def try_command(self, command: str, descriptor: int | None = None,
+                    **arguments: Any) -> dict[str, Any]:
+        """Runs a command, with a file descriptor for QEMU if the command takes one, and gives back
+        QEMU's whole answer, be it an error."""
         # Python has no "-" in names; the redirector's own properties are spelt with "_".
         arguments = {name.replace("_", "-") if command != "object-add" or name == "qom_type"
                      else name: value for name, value in arguments.items()}
         started = time.time_ns()
-        answer = self._call(command, arguments)
+        answer = self._call(command, arguments, descriptor)
         if not command.startswith("query-"):
             self._record({"ns": started, "execute": command, "arguments": arguments,
                           "error": answer.get("error", {}).get("desc")})
         return answer
 
-    def __call__(self, command: str, **arguments: Any) -> Any:
-        answer = self.try_command(command, **arguments)
+    def __call__(self, command: str, descriptor: int | None = None, **arguments: Any) -> Any:
+        answer = self.try_command(command, descriptor, **arguments)
         if "error" in answer:
             raise ScenarioError(f"QMP {command}: {answer['error']['desc']}")
         return answer["return"]
