@@ -158,7 +158,10 @@ class Host:
             seen.append(line)
             return "traffic: peer ready" in line
 
-        self._watch(self.command(self.image.guest_initrd, None, "kvm"), KVM_PROBE_S, saved)
+        # The guest's first process wants a network card.
+        command = [*self.command(self.image.guest_initrd, None, "kvm"),
+                   "-device", "virtio-net-pci,romfile="]
+        self._watch(command, KVM_PROBE_S, saved)
         return bool(seen) and "traffic: peer ready" in seen[-1]
 
     @staticmethod
