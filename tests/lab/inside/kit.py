@@ -30,10 +30,10 @@ class Stream:
     The file: for each piece read, its time (u64 ns), its length (u32), then the bytes.
     """
 
-    def __init__(self, name: str) -> None:
-        self.path = f"/run/{name}.stream"
+    def __init__(self, folder: Path, name: str) -> None:
+        self._file = (folder / f"{name}.stream").open("wb")
+        self.path = f"/run/{folder.name}-{name}.stream"
         self.bytes = 0
-        self._file = (RESULTS / f"{name}.stream").open("wb")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.path)
         self._server.listen(1)
@@ -55,16 +55,19 @@ class Stream:
 
 
 class Injector:
-    """Sends numbered packets, like the traffic program's, into a redirector's chardev."""
+    """Sends numbered packets, like the traffic program's, into a redirector's chardev; a list of
+    them is in injected.sent.csv."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, folder: Path, path: str, flows: int) -> None:
+        self._folder = folder
+        self._flows = flows
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         # A stopped guest takes nothing: the sender must not stand still for that.
         self._socket.setblocking(True)
         self._thread: threading.Thread | None = None
         self._sent: list[tuple[int, int]] = []
-        self._number = 0
+        self._number = guest.FIRST_INJECTED
 
     def send(self, count: int, rate: int) -> None:
         """Sends in the background, after what was to be sent before."""
@@ -82,14 +85,15 @@ class Injector:
     def _work(self, count: int, rate: int) -> None:
         for _ in range(count):
             now = time.time_ns()
-            self._socket.sendall(guest.injected_packet(self._number, now))
+            self._socket.sendall(guest.injected_packet(self._number, now,
+                                                       self._number % self._flows))
             self._sent.append((self._number, now))
             self._number += 1
             time.sleep(1 / rate)
 
     def finish(self) -> None:
         self._join()
-        with (RESULTS / "to-guest.sent.csv").open("w") as out:
+        with (self._folder / "injected.sent.csv").open("w") as out:
             out.write("number,sent_ns,arrived_ns,damaged\n")
             out.writelines(f"{number},{sent},0,0\n" for number, sent in self._sent)
 
@@ -104,6 +108,7 @@ class Lab:
         self.marks: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
         self.vms: list[Vm] = []
+        self.folder = RESULTS       # for the traffic's records
         self._traffic: subprocess.Popen[str] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -157,7 +162,8 @@ class Lab:
             "netns", "client", "address", guest.CLIENT_MAC)
         run("ip", "link", "set", "client0", "master", BRIDGE, "up")
         for tap in taps:
-            run("ip", "tuntap", "add", tap, "mode", "tap")
+            several = ["multi_queue"] if self.queues > 1 else []
+            run("ip", "tuntap", "add", tap, "mode", "tap", *several)
             run("ip", "link", "set", tap, "master", BRIDGE, "txqueuelen", str(self.queue), "up")
         run("ip", "link", "set", BRIDGE, "up")
         run("ip", "-n", "client", "addr", "add", f"{guest.CLIENT_IP}/24", "dev", "eth0")
@@ -179,11 +185,14 @@ class Lab:
         """The source, its guest running, vhost checked."""
         say("source: starting the guest from its snapshot")
         vm = Vm(self, "src", "src0", "file:/guest/snapshot", extra)
+        self._await_guest(vm)
+        return vm
+
+    def _await_guest(self, vm: Vm) -> None:
         self.vms.append(vm)
         wait_until("the guest runs", lambda: vm.status() == "running", 60)
         vm.check_vhost()
         self.warm_up()
-        return vm
 
     def warm_up(self, good_ms: float = 100) -> None:
         """Pings the guest until it answers quickly: what it runs is translated only once met."""
@@ -212,11 +221,11 @@ class Lab:
             data["wait"] = False
         vm.qmp("chardev-add", id=name, backend={"type": "socket", "data": data})
 
-    def inject_end(self, vm: Vm, path: str = HANDOVER) -> None:
+    def inject_end(self, vm: Vm, path: str = HANDOVER, name: str = "handover") -> None:
         """What comes in at a socket goes into this machine's TAP, once its guest runs."""
-        self.socket_chardev(vm, "handover", path, server=True)
-        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
-               indev="handover", out_netdev="net0", vnet_hdr_support=True)
+        self.socket_chardev(vm, name, path, server=True)
+        vm.qmp("object-add", qom_type="filter-redirector", id=name, netdev="net0",
+               indev=name, out_netdev="net0", vnet_hdr_support=True)
 
     def handover_end(self, vm: Vm, path: str = HANDOVER) -> None:
         """What the stopped guest did not get goes out at a socket."""
@@ -224,12 +233,27 @@ class Lab:
         vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
                queue="tx", outdev="handover", enable_when_stopped=True, vnet_hdr_support=True)
 
-    def capture_end(self, vm: Vm, path: str = HANDOVER, queue: str = "tx", stopped: bool = True) -> None:
+    def capture_end(self, vm: Vm, path: str = HANDOVER, queue: str = "tx", stopped: bool = True,
+                    name: str = "handover") -> None:
         """A copy of what passes the TAP goes out at a socket."""
-        self.socket_chardev(vm, "handover", path, server=False)
-        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
-               queue=queue, in_netdev="net0", outdev="handover", enable_when_stopped=stopped,
+        self.socket_chardev(vm, name, path, server=False)
+        vm.qmp("object-add", qom_type="filter-redirector", id=name, netdev="net0",
+               queue=queue, in_netdev="net0", outdev=name, enable_when_stopped=stopped,
                vnet_hdr_support=True)
+
+    def capture_and_inject(self, vm: Vm, injected: int) -> Stream:
+        """Starts traffic in both directions, all of it captured, and injects packets into it.
+        Returns the capture, to be settled when the traffic has been stopped."""
+        stream = self.stream("capture")
+        self.capture_end(vm, stream.path, "all", False, "capture")
+        self.inject_end(vm, f"{vm.folder}/inject", "inject")
+        injector = self.injector(f"{vm.folder}/inject")
+        self.start_traffic()
+        self.check_vhost_carries(vm)
+        injector.send(injected, self.rate)
+        time.sleep(self.after)
+        injector.finish()
+        return stream
 
     def hold_announcement(self, destination: Vm) -> None:
         """Keeps the network sending to the source until announce(): the destination announces
@@ -325,7 +349,8 @@ class Lab:
         say(f"traffic: {self.rate} packets/s of {self.size} bytes to the guest, {self.back} back")
         self._traffic = subprocess.Popen(
             self.client("/usr/bin/traffic", "run", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
-                        str(self.rate), str(self.back), str(self.size), str(RESULTS)),
+                        str(self.rate), str(self.back), str(self.size),
+                        str(guest.flows(self.queues)), str(self.folder)),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self._traffic.stdout
         line = self._traffic.stdout.readline()
@@ -352,15 +377,23 @@ class Lab:
     def fetch(self) -> None:
         """Brings the guest's records home, where no traffic program ran on the client."""
         run(*self.client("/usr/bin/traffic", "fetch", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
-                         str(RESULTS)))
+                         str(self.folder)))
 
-    @staticmethod
-    def stream(name: str) -> Stream:
-        return Stream(name)
+    def packets_of_queues(self) -> dict[str, list[int]]:
+        """How many packets each queue of the guest's network card has received and sent."""
+        text = run(*self.client("/usr/bin/traffic", "queues", guest.GUEST_IP,
+                                str(guest.TRAFFIC_PORT)))
+        found = {way: [int(count) for count in re.findall(
+            rf"^{way}_?(?:queue_)?\d+_packets (\d+)$", text, re.M)] for way in ("rx", "tx")}
+        if any(len(counts) < self.queues for counts in found.values()):
+            raise ScenarioError(f"the guest does not count the packets of its queues: {text}")
+        return found
 
-    @staticmethod
-    def injector(path: str) -> Injector:
-        return Injector(path)
+    def stream(self, name: str) -> Stream:
+        return Stream(self.folder, name)
+
+    def injector(self, path: str) -> Injector:
+        return Injector(self.folder, path, guest.flows(self.queues))
 
     # ---- migration ----
 

@@ -23,19 +23,29 @@ class Vm:
                  extra: tuple[str, ...] = ()) -> None:
         self.name = name
         self.tap = tap
+        self.queues = int(lab.queues)
+        self.folder = Path("/run", name)    # for QEMU's sockets
         self._lab = lab
         self._log = (RESULTS / f"qemu-{name}.log").open("w")
-        netdev = f"tap,id=net0,ifname={self.tap},script=no,downscript=no"
-        self.process = subprocess.Popen(
-            ["/usr/bin/qemu", "-name", name, "-L", "/usr/share/lab-firmware",
-             *guest.machine("/guest/vmlinuz", "/guest/initrd"),
-             "-netdev", netdev + (",vhost=on" if lab.vhost else ""),
-             *guest.network_card(),
-             "-serial", f"file:/results/guest-{name}.log",
-             "-qmp", f"unix:/run/{name}.qmp,server=on,wait=off",
-             "-incoming", incoming, *extra],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
-        self.qmp = Qmp(f"/run/{name}.qmp", self._record)
+        self._serial = RESULTS / f"guest-{name}.log"
+        self._serial.touch()
+        self.folder.mkdir()
+        self._start(["/usr/bin/qemu", "-name", name, "-L", "/usr/share/lab-firmware",
+                     *guest.machine("/guest/vmlinuz", "/guest/initrd", self.queues),
+                     *guest.network_card(self.queues),
+                     "-serial", f"file:{self._serial}",
+                     "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off",
+                     "-incoming", incoming, *extra])
+        self.qmp = Qmp(f"{self.folder}/qmp", self._record)
+
+    def _start(self, command: list[str]) -> None:
+        vhost = ",vhost=on" if self._lab.vhost else ""
+        options = f"ifname={self.tap},script=no,downscript=no{vhost}"
+        self._popen([*command, *guest.back_end(options, self.queues)])
+
+    def _popen(self, command: list[str], descriptors: tuple[int, ...] = ()) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log,
+                                        stderr=self._log, pass_fds=descriptors)
 
     def _record(self, entry: dict[str, Any]) -> None:
         self._lab.commands.append({"vm": self.name, **entry})
@@ -53,18 +63,22 @@ class Vm:
     def tap_counter(self, name: str) -> int:
         return int(Path(f"/sys/class/net/{self.tap}/statistics/{name}").read_text())
 
-    def tap_fd(self) -> int:
-        for info in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
-            if f"iff:\t{self.tap}\n" in info.read_text():
-                return int(info.name)
-        raise ScenarioError(f"{self.name} has no open TAP {self.tap}")
+    def tap_fds(self) -> list[int]:
+        """The open TAP, once for each queue."""
+        infos = Path(f"/proc/{self.process.pid}/fdinfo").iterdir()
+        found = [int(info.name) for info in infos if f"iff:\t{self.tap}\n" in info.read_text()]
+        if len(found) != self.queues:
+            raise ScenarioError(f"{self.name} has opened TAP {self.tap} {len(found)} times, for "
+                                f"{self.queues} queues")
+        return found
 
     def check_vhost(self) -> None:
-        """The kernel's vhost worker of this QEMU exists."""
+        """The kernel's vhost workers of this QEMU exist, one for each queue."""
         want = f"vhost-{self.process.pid}"
-        names = {path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")}
-        if want not in names:
-            raise ScenarioError(f"{self.name}: no kernel thread [{want}]: vhost is not running")
+        names = [path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")]
+        if names.count(want) != self.queues:
+            raise ScenarioError(f"{self.name}: {names.count(want)} kernel threads [{want}] for "
+                                f"{self.queues} queues: vhost is not running")
         self._lab.note(f"{self.name}_vhost_thread", want)
 
     def kill(self) -> None:
@@ -86,7 +100,7 @@ class ReadWatch:
         (self._folder / "set_event_pid").write_text(" ".join(tasks))
         for call in ("read", "readv"):
             event = self._folder / f"events/syscalls/sys_enter_{call}"
-            (event / "filter").write_text(f"fd == {vm.tap_fd()}")
+            (event / "filter").write_text(" || ".join(f"fd == {fd}" for fd in vm.tap_fds()))
             (event / "enable").write_text("1")
 
     def stop(self) -> int:
