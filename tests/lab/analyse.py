@@ -184,6 +184,9 @@ def judge(scenario: Path, folder: Path) -> dict[str, Any]:
     error = record["notes"].get("error")
     if (folder / "to-guest.arrived.csv").exists():
         result.update(traffic_result(folder, record))
+    result["parts"] = {part: {"folder": str(folder / part), **traffic_result(folder / part, record)}
+                       for part in record["parts"]
+                       if (folder / part / "to-guest.arrived.csv").exists()}
     if error:
         result["checks"] = [(f"ran to its end: {error}", False)]
         return result
@@ -197,6 +200,8 @@ def judge(scenario: Path, folder: Path) -> dict[str, Any]:
 
 
 def one_line(result: dict[str, Any]) -> str:
+    if result.get("parts"):
+        return "; ".join(f"{name}: {one_line(part)}" for name, part in result["parts"].items())
     if "sent" not in result:
         return "no traffic"
     return (f"sent {result['sent']}, delivered {result['delivered']}, lost {result['lost']}, "

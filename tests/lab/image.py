@@ -260,6 +260,7 @@ class Image:
                 process.wait()
             qmp[0].close()
             serial[0].close()
+        temporary.chmod(0o644)      # some scenarios' QEMU is not root
         temporary.rename(path)
 
     @staticmethod
@@ -309,8 +310,9 @@ class Image:
             self._add_busybox(archive)
             archive.data("init", (HERE / "lab-init").read_bytes(), 0o755)
             self._add_modules(archive, self._modules(LAB_MODULES))
-            for name in ("ip", "bridge"):
-                self._add_program(archive, Path(need(name, "iproute2")).resolve(),
+            for name, package in (("ip", "iproute2"), ("bridge", "iproute2"),
+                                  ("setpriv", "util-linux")):
+                self._add_program(archive, Path(need(name, package)).resolve(),
                                   f"usr/sbin/{name}")
             python = Path(sys.executable).resolve()
             self._add_program(archive, python, "usr/bin/python3")

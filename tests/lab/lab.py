@@ -63,7 +63,7 @@ PARAMETERS: dict[str, Any] = {
 }
 SWEEP = {"rate": "200,500", "queue": "1000,10000"}
 DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
-CHECKED = ("capture", "inject", "multiqueue", "migrate-stock", "migrate-handover",
+CHECKED = ("capture", "inject", "multiqueue", "unprivileged", "migrate-stock", "migrate-handover",
            "migrate-capture", "manual")
 
 
@@ -240,6 +240,7 @@ def fetch(disk: Path, folder: Path) -> None:
             if member.isfile() and not name.startswith(("/", "..")):
                 source = tar.extractfile(member)
                 assert source
+                (folder / name).parent.mkdir(exist_ok=True)
                 with (folder / name).open("wb") as out:
                     shutil.copyfileobj(source, out)
 

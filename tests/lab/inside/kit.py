@@ -7,6 +7,7 @@ traffic program's, so that everything can be put on one line afterwards.
 """
 
 import json
+import os
 import re
 import socket
 import struct
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import guest
-from machine import RESULTS, ReadWatch, Vm
+from machine import NOBODY, RESULTS, ReadWatch, UnprivilegedVm, Vm
 from qmp import ScenarioError, run, say, wait_until
 
 BRIDGE = "br0"
@@ -36,6 +37,7 @@ class Stream:
         self.bytes = 0
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.path)
+        os.chmod(self.path, 0o666)      # some scenarios' QEMU is not root
         self._server.listen(1)
         threading.Thread(target=self._copy, daemon=True).start()
 
@@ -109,6 +111,7 @@ class Lab:
         self.notes: dict[str, Any] = {}
         self.vms: list[Vm] = []
         self.folder = RESULTS       # for the traffic's records
+        self._parts: list[str] = []
         self._traffic: subprocess.Popen[str] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -126,6 +129,12 @@ class Lab:
     def note(self, name: str, value: Any) -> None:
         self.notes[name] = value
 
+    def part(self, name: str) -> None:
+        """Begins a part of the scenario that has traffic of its own, judged by itself."""
+        self._parts.append(name)
+        self.folder = RESULTS / name
+        self.folder.mkdir()
+
     def close(self) -> None:
         if self._traffic and self._traffic.poll() is None:
             self._traffic.kill()
@@ -136,6 +145,7 @@ class Lab:
                    "data": event.get("data")} for vm in self.vms for event in vm.qmp.events]
         record = {"scenario": self.scenario, "parameters": self.parameters,
                   "commands": self.commands, "marks": self.marks, "notes": self.notes,
+                  "parts": self._parts,
                   "events": sorted(events, key=lambda event: event["ns"])}
         (RESULTS / "record.json").write_text(json.dumps(record, indent=1))
 
@@ -194,6 +204,14 @@ class Lab:
         vm.check_vhost()
         self.warm_up()
 
+    def unprivileged(self, name: str, netns: str = "") -> UnprivilegedVm:
+        """A machine at TAP src0, its guest running, vhost checked, its QEMU without privileges."""
+        say(f"{name}: starting the guest from its snapshot, as user {NOBODY}")
+        vm = UnprivilegedVm(self, name, "src0", "file:/guest/snapshot", netns)
+        self._await_guest(vm)
+        self.note(f"{name}_privileges", vm.privileges())
+        return vm
+
     def warm_up(self, good_ms: float = 100) -> None:
         """Pings the guest until it answers quickly: what it runs is translated only once met."""
         command = self.client("ping", "-c", "3", "-i", "0.2", "-W", "2", "-q", guest.GUEST_IP)
@@ -225,7 +243,8 @@ class Lab:
         """What comes in at a socket goes into this machine's TAP, once its guest runs."""
         self.socket_chardev(vm, name, path, server=True)
         vm.qmp("object-add", qom_type="filter-redirector", id=name, netdev="net0",
-               indev=name, out_netdev="net0", vnet_hdr_support=True)
+               indev=name, out_netdev="net0", vnet_hdr_support=True,
+               **vm.passed_socket("out_netdev"))
 
     def handover_end(self, vm: Vm, path: str = HANDOVER) -> None:
         """What the stopped guest did not get goes out at a socket."""
@@ -239,7 +258,7 @@ class Lab:
         self.socket_chardev(vm, name, path, server=False)
         vm.qmp("object-add", qom_type="filter-redirector", id=name, netdev="net0",
                queue=queue, in_netdev="net0", outdev=name, enable_when_stopped=stopped,
-               vnet_hdr_support=True)
+               vnet_hdr_support=True, **vm.passed_socket("in_netdev"))
 
     def capture_and_inject(self, vm: Vm, injected: int) -> Stream:
         """Starts traffic in both directions, all of it captured, and injects packets into it.

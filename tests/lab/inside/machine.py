@@ -2,6 +2,10 @@
 # Copyright (c) 2026 the project's authors
 """A QEMU process inside the lab, and the watch over what it reads from its TAP."""
 
+import fcntl
+import os
+import socket
+import struct
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +18,18 @@ if TYPE_CHECKING:
 
 RESULTS = Path("/results")
 TRACING = Path("/sys/kernel/tracing/instances")
+NOBODY = 65534
+SANDBOX = "on,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+TUNSETIFF = 0x400454CA
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+
+
+def open_tap(name: str) -> int:
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+    fcntl.ioctl(fd, TUNSETIFF, request)
+    return fd
 
 
 class Vm:
@@ -46,6 +62,10 @@ class Vm:
     def _popen(self, command: list[str], descriptors: tuple[int, ...] = ()) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log,
                                         stderr=self._log, pass_fds=descriptors)
+
+    def passed_socket(self, purpose: str) -> dict[str, str]:
+        """The property that names a packet socket passed to QEMU, where it can open none itself."""
+        return {}
 
     def _record(self, entry: dict[str, Any]) -> None:
         self._lab.commands.append({"vm": self.name, **entry})
@@ -85,6 +105,44 @@ class Vm:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+class UnprivilegedVm(Vm):
+    """QEMU as an unprivileged user, in its sandbox: its TAP, vhost-net and packet sockets are
+    opened here and passed to it, as a management layer does. With `netns`, QEMU runs in that
+    network namespace, and its TAP stays where it is."""
+
+    def __init__(self, lab: "Lab", name: str, tap: str, incoming: str, netns: str = "") -> None:
+        self._netns = netns
+        super().__init__(lab, name, tap, incoming, ("-sandbox", SANDBOX))
+
+    def _start(self, command: list[str]) -> None:
+        for path in (self.folder, self._serial):
+            os.chown(path, NOBODY, NOBODY)
+        enter = ["ip", "netns", "exec", self._netns] if self._netns else []
+        drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups",
+                "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--"]
+        descriptors = (open_tap(self.tap), os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC))
+        options = "fd={},vhost=on,vhostfd={}".format(*descriptors)
+        self._popen([*enter, *drop, *command, *guest.back_end(options, self.queues)], descriptors)
+        for fd in descriptors:
+            os.close(fd)
+
+    def passed_socket(self, purpose: str) -> dict[str, str]:
+        name = f"{purpose}_fd"
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            sock.bind((self.tap, 0))
+            self.qmp("getfd", sock.fileno(), fdname=name)
+        return {name: name}
+
+    def privileges(self) -> dict[str, str]:
+        """What the kernel says about the process: user, capabilities, sandbox, namespace."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        wanted = ("Uid", "Gid", "CapPrm", "CapEff", "CapBnd", "Seccomp")
+        found = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)
+                 if key in wanted}
+        return {**found, "netns": os.readlink(f"/proc/{self.process.pid}/ns/net"),
+                "tap_netns": os.readlink("/proc/self/ns/net")}
 
 
 class ReadWatch:
