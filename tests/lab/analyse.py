@@ -7,7 +7,7 @@ Words, the same everywhere (per direction):
   delivered   different packets that arrived, each counted once
   lost        sent - delivered
   duplicated  arrivals of a packet that had arrived before
-  reordered   arrivals of a packet after one with a higher number (first arrivals only)
+  reordered   arrivals of a packet after one of its flow with a higher number (first arrivals only)
   gap         time between one arrival and the next
   latency     from sending to the first arrival, on the lab's clock
 """
@@ -18,6 +18,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from image import guest
 
 MS = 1_000_000
 
@@ -77,19 +79,33 @@ def percentile(values: list[float], percent: float) -> float | None:
     return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
 
 
-def figures(sent: list[Arrival], arrivals: list[Arrival]) -> dict[str, Any]:
+class Order:
+    """Counts the numbers that come after a higher one of their flow."""
+
+    def __init__(self, flows: int) -> None:
+        self._flows = flows
+        self._highest: dict[tuple[bool, int], int] = {}
+        self.reordered = 0
+
+    def add(self, number: int) -> None:
+        flow = (number >= guest.FIRST_INJECTED, number % self._flows)
+        highest = self._highest.get(flow, -1)
+        self.reordered += number < highest
+        self._highest[flow] = max(highest, number)
+
+
+def figures(sent: list[Arrival], arrivals: list[Arrival], flows: int) -> dict[str, Any]:
     """The counts and times of one direction; `arrivals` in the order they came."""
     seen: set[int] = set()
-    duplicated = reordered = 0
-    highest = -1
+    order = Order(flows)
+    duplicated = 0
     latencies = []
     for arrival in arrivals:
         if arrival.number in seen:
             duplicated += 1
             continue
         seen.add(arrival.number)
-        reordered += arrival.number < highest
-        highest = max(highest, arrival.number)
+        order.add(arrival.number)
         latencies.append((arrival.arrived_ns - arrival.sent_ns) / MS)
     times = sorted(arrival.arrived_ns for arrival in arrivals)
     gaps = [(later - earlier, earlier) for earlier, later in zip(times, times[1:])]
@@ -97,7 +113,7 @@ def figures(sent: list[Arrival], arrivals: list[Arrival]) -> dict[str, Any]:
     missing = [packet.number for packet in sent if packet.number not in seen]
     return {
         "sent": len(sent), "delivered": len(seen), "lost": len(missing),
-        "duplicated": duplicated, "reordered": reordered,
+        "duplicated": duplicated, "reordered": order.reordered,
         "damaged": sum(arrival.damaged for arrival in arrivals),
         "longest_gap_ms": round(longest / MS, 1), "longest_gap_at_ns": at,
         "latency_ms": {f"p{p}": round(value, 2) for p in (50, 90, 99, 100)
@@ -136,6 +152,9 @@ def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
                            for name in ("sent", "arrived"))
     from_sent, from_arrived = (read_csv(folder / f"from-guest.{name}.csv")
                                for name in ("sent", "arrived"))
+    injected = read_csv(folder / "injected.sent.csv")
+    to_sent += injected
+    flows = guest.flows(record["parameters"]["queues"])
     moves = moves_of(record)
     clock = GuestClock(to_arrived, moves)
     for arrival in to_arrived:
@@ -145,7 +164,7 @@ def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     with (folder / "to-guest.aligned.csv").open("w") as out:
         out.write("number,sent_ns,arrived_ns\n")
         out.writelines(f"{a.number},{a.sent_ns},{a.arrived_ns}\n" for a in to_arrived)
-    to_guest = figures(to_sent, to_arrived)
+    to_guest = figures(to_sent, to_arrived, flows)
     times = {packet.number: packet.sent_ns for packet in to_sent}
     to_guest["lost_sent_ns"] = [[times[first], times[last]]
                                 for first, last in to_guest["lost_numbers"]]
@@ -153,7 +172,8 @@ def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     keys = ("sent", "delivered", "lost", "duplicated", "reordered", "damaged", "longest_gap_ms")
     return {**{key: to_guest[key] for key in keys},
             "downtime_ms": round(max((end - start for start, end in moves), default=0) / MS, 1),
-            "moves": moves, "to_guest": to_guest, "from_guest": figures(from_sent, from_arrived)}
+            "moves": moves, "to_guest": to_guest,
+            "from_guest": figures(from_sent, from_arrived, flows), "injected": len(injected)}
 
 
 def judge(scenario: Path, folder: Path) -> dict[str, Any]:
@@ -164,6 +184,9 @@ def judge(scenario: Path, folder: Path) -> dict[str, Any]:
     error = record["notes"].get("error")
     if (folder / "to-guest.arrived.csv").exists():
         result.update(traffic_result(folder, record))
+    result["parts"] = {part: {"folder": str(folder / part), **traffic_result(folder / part, record)}
+                       for part in record["parts"]
+                       if (folder / part / "to-guest.arrived.csv").exists()}
     if error:
         result["checks"] = [(f"ran to its end: {error}", False)]
         return result
@@ -177,6 +200,8 @@ def judge(scenario: Path, folder: Path) -> dict[str, Any]:
 
 
 def one_line(result: dict[str, Any]) -> str:
+    if result.get("parts"):
+        return "; ".join(f"{name}: {one_line(part)}" for name, part in result["parts"].items())
     if "sent" not in result:
         return "no traffic"
     return (f"sent {result['sent']}, delivered {result['delivered']}, lost {result['lost']}, "

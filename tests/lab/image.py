@@ -32,6 +32,7 @@ FIRMWARE_FOLDERS = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu
 FIRMWARE = ("bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 PYTHON_SKIP = frozenset({"test", "idlelib", "tkinter", "ensurepip", "lib2to3", "pydoc_data",
                          "turtledemo", "distutils", "dist-packages", "site-packages"})
+TRAFFIC_SOURCES = ("traffic.c", "queues.c")
 SNAPSHOT_BOOT_S = 60
 
 
@@ -68,9 +69,12 @@ class Image:
         self.kernel = folder / "vmlinuz"
         self.base = folder / "base.cpio"
         self.guest_initrd = folder / "guest.cpio"
-        self.snapshot = folder / "guest.snapshot"
+        self.snapshot = self._snapshot_path(1)
         self.traffic = folder / "traffic"
         self.firmware = folder / "firmware"
+
+    def _snapshot_path(self, queues: int) -> Path:
+        return self.folder / ("guest.snapshot" if queues == 1 else f"guest-{queues}.snapshot")
 
     @staticmethod
     def _program(qemu: Path) -> Path:
@@ -88,18 +92,25 @@ class Image:
         self.folder.mkdir(parents=True, exist_ok=True)
         packages = self._packages()
         self._product(self.kernel, [*packages], lambda: self._unpack(packages))
-        self._product(self.traffic, [HERE / "traffic.c"], self._compile_traffic)
+        self._product(self.traffic, [HERE / name for name in (*TRAFFIC_SOURCES, "queues.h")],
+                      self._compile_traffic)
         self._product(self.guest_initrd,
                       [self.kernel, self.traffic, HERE / "guest-init", HERE / "image.py",
                        HERE / "cpio.py", HERE / "inside/guest.py"], self._make_guest_initrd)
         self._copy_firmware()
-        self._product(self.snapshot,
-                      [self.kernel, self.guest_initrd, self.qemu, HERE / "inside/guest.py"],
-                      self._make_snapshot)
+        self.guest_snapshot(1)
         self._product(self.base,
                       [self.kernel, self.guest_initrd, self.traffic, self.qemu, self.snapshot,
                        HERE / "image.py", HERE / "cpio.py", HERE / "lab-init", sys.version],
                       self._make_base)
+
+    def guest_snapshot(self, queues: int) -> Path:
+        """The saved guest with so many queues, made if missing or out of date. The lab's base has
+        the one with a single queue."""
+        path = self._snapshot_path(queues)
+        self._product(path, [self.kernel, self.guest_initrd, self.qemu, HERE / "inside/guest.py"],
+                      lambda: self._make_snapshot(path, queues))
+        return path
 
     def _product(self, path: Path, inputs: list[Path | str], make: Callable[[], None]) -> None:
         """Calls `make` unless `path` exists and was made from these inputs."""
@@ -177,7 +188,7 @@ class Image:
 
     def _compile_traffic(self) -> None:
         subprocess.run([need("cc", "gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-s",
-                        "-o", self.traffic, HERE / "traffic.c"], check=True)
+                        "-o", self.traffic, *(HERE / name for name in TRAFFIC_SOURCES)], check=True)
 
     def _add_busybox(self, archive: Archive) -> None:
         archive.file(self.folder / "root/bin/busybox", "bin/busybox")
@@ -207,21 +218,21 @@ class Image:
             if not target.exists() or target.read_bytes() != sources[0].read_bytes():
                 shutil.copyfile(sources[0], target)
 
-    def _make_snapshot(self) -> None:
+    def _make_snapshot(self, path: Path, queues: int) -> None:
         """Boots the guest and saves it when its traffic program waits.
 
         Its network card has a TAP behind it, as inside the lab: the driver picks the offloads once,
         at boot. The TAP is made by QEMU in a network namespace of its own, so this needs no
         privileges where the host allows user namespaces.
         """
-        temporary = self.folder / "guest.snapshot.new"
+        temporary = path.with_name(path.name + ".new")
         temporary.unlink(missing_ok=True)
         qmp, serial = socket.socketpair(), socket.socketpair()
         command = [need("unshare", "util-linux"), "--user", "--map-root-user", "--net",
                    str(self.qemu), "-L", str(self.firmware),
-                   *guest.machine(str(self.kernel), str(self.guest_initrd)),
-                   "-netdev", "tap,id=net0,ifname=guest0,script=no,downscript=no",
-                   *guest.network_card(),
+                   *guest.machine(str(self.kernel), str(self.guest_initrd), queues),
+                   *guest.back_end("ifname=guest0,script=no,downscript=no", queues),
+                   *guest.network_card(queues),
                    "-chardev", f"socket,id=serial,fd={serial[1].fileno()}",
                    "-serial", "chardev:serial",
                    "-chardev", f"socket,id=qmp,fd={qmp[1].fileno()}",
@@ -249,7 +260,8 @@ class Image:
                 process.wait()
             qmp[0].close()
             serial[0].close()
-        temporary.rename(self.snapshot)
+        temporary.chmod(0o644)      # some scenarios' QEMU is not root
+        temporary.rename(path)
 
     @staticmethod
     def _await_text(connection: socket.socket, text: bytes, log: Path) -> None:
@@ -298,8 +310,9 @@ class Image:
             self._add_busybox(archive)
             archive.data("init", (HERE / "lab-init").read_bytes(), 0o755)
             self._add_modules(archive, self._modules(LAB_MODULES))
-            for name in ("ip", "bridge"):
-                self._add_program(archive, Path(need(name, "iproute2")).resolve(),
+            for name, package in (("ip", "iproute2"), ("bridge", "iproute2"),
+                                  ("setpriv", "util-linux")):
+                self._add_program(archive, Path(need(name, package)).resolve(),
                                   f"usr/sbin/{name}")
             python = Path(sys.executable).resolve()
             self._add_program(archive, python, "usr/bin/python3")

@@ -10,9 +10,9 @@
   lab.py check [name=value..]         the scenarios of "make check", TAP output
   lab.py demo [name=value..]          migrations with and without redirector, a table and a plot
   lab.py sweep [SCENARIO..] [name=value,value..]
-                                      each scenario (default: all migrations) with each of the values
-                                      (default: rate=200,500 queue=1000,10000): a table, written to
-                                      BUILD/lab/sweep after each run
+                                      each scenario (default: all migrations) with each of the
+                                      values (default: rate=200,500 queue=1000,10000): a table,
+                                      written to BUILD/lab/sweep after each run
 
 Options: --build DIR (default build), --qemu FILE (default BUILD/qemu-system-x86_64).
 """
@@ -47,6 +47,7 @@ BOOT_LIMIT_S = 90               # until the lab's first line
 TIME_LIMIT_S = 300              # of a whole run, unless the scenario sets its own
 KVM_PROBE_S = 10
 CONSOLE_TAIL = 40
+MAX_QUEUES = 8
 
 # What every scenario can be given; a scenario's own PARAMETERS come on top.
 PARAMETERS: dict[str, Any] = {
@@ -57,12 +58,13 @@ PARAMETERS: dict[str, Any] = {
     "before": 3.0,      # seconds of traffic before the scenario acts
     "after": 6.0,       # seconds of traffic after it acted
     "late": True,       # announce a moved guest only after the backlog was handed over
+    "queues": 1,        # queue pairs of guest and TAP; with several, traffic of several flows
     "vhost": True,      # off only to see the checks fail
 }
 SWEEP = {"rate": "200,500", "queue": "1000,10000"}
 DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
-CHECKED = ("capture", "inject", "migrate-stock", "migrate-handover", "migrate-capture",
-           "manual")
+CHECKED = ("capture", "inject", "multiqueue", "unprivileged", "migrate-stock", "migrate-handover",
+           "migrate-capture", "manual")
 
 
 def scenario_names() -> list[str]:
@@ -95,6 +97,8 @@ def parameters_of(name: str, given: list[str]) -> dict[str, Any]:
             raise LabError(f"'{item}': {name} has no parameter '{key}'; it has: "
                            f"{', '.join(sorted(values))}")
         values[key] = parse_value(item, text, values[key])
+    if not 1 <= values["queues"] <= MAX_QUEUES:
+        raise LabError(f"queues={values['queues']}: give 1 to {MAX_QUEUES}")
     return values
 
 
@@ -158,7 +162,10 @@ class Host:
             seen.append(line)
             return "traffic: peer ready" in line
 
-        self._watch(self.command(self.image.guest_initrd, None, "kvm"), KVM_PROBE_S, saved)
+        # The guest's first process wants a network card.
+        command = [*self.command(self.image.guest_initrd, None, "kvm"),
+                   "-device", "virtio-net-pci,romfile="]
+        self._watch(command, KVM_PROBE_S, saved)
         return bool(seen) and "traffic: peer ready" in seen[-1]
 
     @staticmethod
@@ -217,6 +224,8 @@ def overlay(image: Image, target: Path, scenario: str, parameters: dict[str, Any
         archive = Archive(out)
         archive.tree(HERE / "inside", "lab", frozenset({"__pycache__"}))
         archive.tree(SCENARIOS, "lab/scenarios", frozenset({"__pycache__"}))
+        if parameters["queues"] > 1:
+            archive.file(image.guest_snapshot(parameters["queues"]), "guest/snapshot")
         archive.data("lab/manual.rst", MANUAL.read_bytes())
         archive.data("lab/parameters.json", json.dumps(parameters).encode())
         archive.data("lab/scenario" if scenario else "lab/shell", scenario.encode())
@@ -231,6 +240,7 @@ def fetch(disk: Path, folder: Path) -> None:
             if member.isfile() and not name.startswith(("/", "..")):
                 source = tar.extractfile(member)
                 assert source
+                (folder / name).parent.mkdir(exist_ok=True)
                 with (folder / name).open("wb") as out:
                     shutil.copyfileobj(source, out)
 
@@ -363,7 +373,8 @@ def arguments() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=Path("build"))
     parser.add_argument("--qemu", type=Path)
-    parser.add_argument("action", choices=("list", "run", "shell", "image", "check", "demo", "sweep"))
+    parser.add_argument("action", choices=("list", "run", "shell", "image", "check", "demo",
+                                           "sweep"))
     parser.add_argument("rest", nargs="*")
     return parser.parse_args()
 

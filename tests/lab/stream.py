@@ -6,9 +6,10 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import guest
-from analyse import read_csv
+from analyse import Order, read_csv
 
 NEEDS_CSUM, DATA_VALID = 1, 2               # vnet header flags
 GSO_NONE, GSO_TCPV4 = 0, 1
@@ -24,23 +25,27 @@ class Comparison:
     doubled: int
     differing: int
     unknown: int        # numbers nobody sent
+    reordered: int      # as analyse counts it
 
     @property
     def whole(self) -> bool:
         return (self.sent > 0 and self.captured == self.sent and not self.doubled
-                and not self.differing and not self.unknown)
+                and not self.differing and not self.unknown and not self.reordered)
 
     def __str__(self) -> str:
         return (f"{self.captured} of {self.sent} sent packets captured byte for byte, "
-                f"{self.doubled} doubled, {self.differing} differing, {self.unknown} unknown")
+                f"{self.doubled} doubled, {self.differing} differing, {self.unknown} unknown, "
+                f"{self.reordered} out of order")
 
 
 class Capture:
     """The packets of a stream file, each with vnet header and frame."""
 
-    def __init__(self, path: str) -> None:
-        self._folder = Path(path).parent
-        self.packets = list(parse(Path(path).read_bytes()))
+    def __init__(self, folder: str, queues: int) -> None:
+        path = Path(folder, "capture.stream")
+        self._folder = path.parent
+        self._flows = guest.flows(queues)
+        self.packets = list(parse(path.read_bytes()))
         self.super_packets = sum(len(frame) > MAX_FRAME for _, frame in self.packets)
         self.bad_headers = sum(not header_good(*packet) for packet in self.packets)
 
@@ -50,6 +55,7 @@ class Capture:
         source = guest.CLIENT_MAC if direction == "to-guest" else guest.GUEST_MAC
         mac = bytes.fromhex(source.replace(":", ""))
         seen: Counter[int] = Counter()
+        order = Order(self._flows)
         differing = unknown = 0
         for _, frame in self.packets:
             data = udp_payload(frame)
@@ -62,7 +68,23 @@ class Capture:
                 differing += 1
             else:
                 seen[number] += 1
-        return Comparison(len(sent), len(seen), sum(seen.values()) - len(seen), differing, unknown)
+                order.add(number)
+        return Comparison(len(sent), len(seen), sum(seen.values()) - len(seen), differing, unknown,
+                          order.reordered)
+
+
+def capture_checks(capture: Capture, traffic: dict[str, Any],
+                   redirector: dict[str, Any]) -> list[tuple[str, bool]]:
+    """What has to hold for each capture: it is complete, and the guest did not notice."""
+    forth, back = (capture.check_stream(direction) for direction in ("to-guest", "from-guest"))
+    counters = redirector["input"]["stats"]
+    return [(f"the guest's own traffic is whole ({traffic['injected']} packets injected)",
+             not any(traffic[way][what] for way in ("to_guest", "from_guest")
+                     for what in ("lost", "duplicated", "damaged"))),
+            (f"to the guest: {forth}", forth.whole),
+            (f"from the guest: {back}", back.whole),
+            (f"bad vnet headers: {capture.bad_headers}", capture.bad_headers == 0),
+            ("the kernel dropped nothing", counters["lost"] == 0 and counters["errors"] == 0)]
 
 
 def parse(data: bytes) -> list[tuple[bytes, bytes]]:

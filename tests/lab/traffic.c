@@ -3,19 +3,22 @@
  *
  * One program, several roles:
  *
- *   traffic peer PORT
- *       In the guest. Records every numbered packet that reaches UDP port
- *       PORT, sends such packets itself when told to, and takes orders on TCP
- *       port PORT, one to a connection:
+ *   traffic peer PORT FLOWS
+ *       In the guest. Records every numbered packet that reaches one of the
+ *       FLOWS UDP ports from PORT on, sends such packets itself when told to,
+ *       and takes orders on TCP port PORT, one to a connection:
  *           start UDPPORT RATE SIZE   send to the asker's UDPPORT
  *           stop                      stop sending
  *           dump                      answer with what was sent and what came
  *           sink                      throw away what the asker sends
  *           source BYTES              answer with so many bytes
- *   traffic run HOST PORT RATE BACK SIZE DIR
+ *           queues                    answer with the card's counters
+ *   traffic run HOST PORT RATE BACK SIZE FLOWS DIR
  *       In the client. Sends RATE packets a second and has the peer send BACK
- *       (0: none), with SIZE bytes of UDP payload, until SIGTERM. Then waits for
- *       the stragglers, fetches the peer's records and writes into DIR:
+ *       (0: none), with SIZE bytes of UDP payload, until SIGTERM; packet n is
+ *       one of flow n % FLOWS, as many as the peer was given. The peer begins.
+ *       At the end, waits for the stragglers, fetches the peer's records and
+ *       writes into DIR:
  *           to-guest.sent.csv    to-guest.arrived.csv
  *           from-guest.sent.csv  from-guest.arrived.csv
  *   traffic fetch HOST PORT DIR
@@ -23,6 +26,10 @@
  *   traffic bulk HOST PORT BYTES
  *       In the client. Sends BYTES over TCP to the peer's sink, then reads as
  *       many from its source.
+ *   traffic queues HOST PORT
+ *       In the client. Prints the counters of the peer's network card.
+ *   traffic set-queues INTERFACE N
+ *       In the guest. Has the network card use N queues.
  *
  * Times are CLOCK_REALTIME in nanoseconds, of the side that took them: the two
  * sides' clocks are not the same, whoever reads the files has to align them. An
@@ -51,10 +58,14 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include "queues.h"
 
 #define MAGIC           0x4c414254u     /* "TBAL": lab traffic */
 #define MAX_PAYLOAD     65000
 #define MAX_RATE        1000000
+#define MAX_FLOWS       64
+#define MAX_QUEUES      256
+#define CARD            "eth0"
 #define NS_PER_S        1000000000ULL
 #define BATCH           16
 
@@ -65,7 +76,6 @@
  */
 #define PEER_NAP_NS     100000000
 
-
 #define RECEIVE_BUFFER  (32 * 1024 * 1024)
 
 /*
@@ -75,6 +85,15 @@
 #define QUIET_MS        1500
 #define STRAGGLER_MS    20000
 #define CONTROL_TIMEOUT_S 60
+
+/*
+ * An emulated guest takes seconds to send its first packet, and longer while
+ * packets come in: it sends so many (or so many of each flow, if that is more)
+ * before the first one goes to it.
+ */
+#define WARM_UP_PACKETS 32
+#define WARM_UP_PER_FLOW 6
+#define WARM_UP_S       90
 
 /*
  * Start of each packet's payload, in the byte order of both sides (the same);
@@ -100,9 +119,20 @@ typedef struct {
     size_t room;
 } Log;
 
+/*
+ * One socket for each flow, bound to ports in a row: a multi-queue card sends
+ * a flow's packets through one queue, and different flows through several.
+ * Each is in order by itself only, and so are the logs.
+ */
+typedef struct {
+    struct pollfd pfds[MAX_FLOWS];
+    unsigned count;
+} Flows;
+
 typedef struct {
     bool on;
-    struct sockaddr_in to;
+    struct sockaddr_in to;      /* of flow 0 */
+    unsigned shift;             /* flow i goes to port i + shift */
     unsigned rate;
     unsigned size;
     uint64_t start_ns;          /* CLOCK_MONOTONIC */
@@ -206,9 +236,20 @@ static const uint8_t *pattern_of(uint64_t number)
     return pattern + number % PATTERN_PERIOD;
 }
 
-static void sender_send_one(Sender *s, int fd)
+static struct sockaddr_in sender_address(const Sender *s, unsigned flow,
+                                         unsigned flows)
+{
+    struct sockaddr_in to = s->to;
+
+    to.sin_port = htons(ntohs(to.sin_port) + (flow + s->shift) % flows);
+    return to;
+}
+
+static void sender_send_one(Sender *s, const Flows *flows)
 {
     static uint8_t payload[MAX_PAYLOAD];
+    unsigned flow = s->number % flows->count;
+    struct sockaddr_in to = sender_address(s, flow, flows->count);
     Stamp stamp = {
         .magic = MAGIC,
         .size = s->size,
@@ -219,8 +260,8 @@ static void sender_send_one(Sender *s, int fd)
     memcpy(payload, &stamp, sizeof(stamp));
     memcpy(payload + sizeof(stamp), pattern_of(s->number),
            s->size - sizeof(stamp));
-    if (sendto(fd, payload, s->size, MSG_DONTWAIT, (struct sockaddr *)&s->to,
-               sizeof(s->to)) < 0) {
+    if (sendto(flows->pfds[flow].fd, payload, s->size, MSG_DONTWAIT,
+               (struct sockaddr *)&to, sizeof(to)) < 0) {
         /* Not sent, so not counted: the same number is tried again soon. */
         return;
     }
@@ -232,13 +273,13 @@ static void sender_send_one(Sender *s, int fd)
 }
 
 /* Sends what is due; returns the nanoseconds until the next packet is. */
-static uint64_t sender_work(Sender *s, int fd)
+static uint64_t sender_work(Sender *s, const Flows *flows)
 {
     uint64_t now = now_ns(CLOCK_MONOTONIC);
     uint64_t due = s->start_ns + s->number * NS_PER_S / s->rate;
 
     if (now >= due) {
-        sender_send_one(s, fd);
+        sender_send_one(s, flows);
         due = s->start_ns + s->number * NS_PER_S / s->rate;
         now = now_ns(CLOCK_MONOTONIC);
     }
@@ -321,6 +362,27 @@ static int open_udp(unsigned port)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
     }
     return fd;
+}
+
+static void open_flows(Flows *flows, unsigned port, unsigned count)
+{
+    flows->count = count;
+    for (unsigned i = 0; i < count; i++) {
+        flows->pfds[i] = (struct pollfd) {
+            .fd = open_udp(port + i),
+            .events = POLLIN,
+        };
+    }
+}
+
+/* Takes what waits; when that is much, some of it. */
+static void receive_ready(const Flows *flows, Log *arrived)
+{
+    for (unsigned i = 0; i < flows->count; i++) {
+        if (flows->pfds[i].revents) {
+            receive_batch(flows->pfds[i].fd, arrived);
+        }
+    }
 }
 
 /* ---- TCP orders ---- */
@@ -459,11 +521,24 @@ static void peer_obey(int fd, const struct sockaddr_in *asker, Sender *sender,
         sender->rate = rate;
         sender->size = size;
         sender->start_ns = now_ns(CLOCK_MONOTONIC);
+        /*
+         * Not just the reverse of the flows that come: a TAP sends a flow to
+         * the queue on which it last saw the guest answer it, and a flow that
+         * changes its queue may overtake itself.
+         */
+        sender->shift = 1;
         sender->on = true;
         write_all(fd, "ok\n", 3);
     } else if (!strcmp(order, "stop\n")) {
         sender->on = false;
         write_all(fd, "ok\n", 3);
+    } else if (!strcmp(order, "queues\n")) {
+        FILE *out = fdopen(dup(fd), "w");
+
+        if (out) {
+            queues_show(CARD, out);
+            fclose(out);
+        }
     } else if (peer_answers_in_child(order) && fork() == 0) {
         peer_answer(fd, order, sender, arrived);
         _exit(0);
@@ -504,23 +579,26 @@ static void peer_accept(int listener, Sender *sender, const Log *arrived)
     }
 }
 
-static void __attribute__((noreturn)) peer_main(unsigned port)
+static void __attribute__((noreturn)) peer_main(unsigned port, unsigned count)
 {
     Sender sender = { 0 };
     Log arrived = { 0 };
-    int udp = open_udp(port);
+    Flows flows;
     int listener = listen_tcp(port);
 
+    open_flows(&flows, port, count);
     signal(SIGCHLD, SIG_IGN);
     puts("traffic: peer ready");
     fflush(stdout);
     for (;;) {
-        uint64_t wait = sender.on ? sender_work(&sender, udp) : PEER_NAP_NS;
+        uint64_t wait = sender.on ? sender_work(&sender, &flows) : PEER_NAP_NS;
         struct timespec nap = { 0, wait < PEER_NAP_NS ? wait : PEER_NAP_NS };
 
         nanosleep(&nap, NULL);
-        while (receive_batch(udp, &arrived) == BATCH) {
-            continue;
+        for (unsigned i = 0; i < flows.count; i++) {
+            while (receive_batch(flows.pfds[i].fd, &arrived) == BATCH) {
+                continue;
+            }
         }
         peer_accept(listener, &sender, &arrived);
     }
@@ -548,26 +626,43 @@ static void order_peer(const char *host, unsigned port, const char *format, ...)
     close(fd);
 }
 
-static void await_stragglers(int fd, Log *arrived)
+static void await_stragglers(Flows *flows, Log *arrived)
 {
-    struct pollfd pfd = { .fd = fd, .events = POLLIN };
     uint64_t end = now_ns(CLOCK_MONOTONIC) + STRAGGLER_MS * 1000000ULL;
 
-    while (now_ns(CLOCK_MONOTONIC) < end && poll(&pfd, 1, QUIET_MS) > 0) {
-        receive_batch(fd, arrived);
+    while (now_ns(CLOCK_MONOTONIC) < end &&
+           poll(flows->pfds, flows->count, QUIET_MS) > 0) {
+        receive_ready(flows, arrived);
     }
 }
 
-static void client_loop(int fd, Sender *sender, Log *arrived)
+static void await_first(Flows *flows, Log *arrived)
 {
-    struct pollfd pfd = { .fd = fd, .events = POLLIN };
+    uint64_t end = now_ns(CLOCK_MONOTONIC) + WARM_UP_S * NS_PER_S;
+    unsigned want = WARM_UP_PER_FLOW * flows->count;
 
+    if (want < WARM_UP_PACKETS) {
+        want = WARM_UP_PACKETS;
+    }
+    while (arrived->count < want) {
+        if (now_ns(CLOCK_MONOTONIC) > end) {
+            die("only %zu packets came from the peer within %d s",
+                arrived->count, WARM_UP_S);
+        }
+        if (poll(flows->pfds, flows->count, QUIET_MS) > 0) {
+            receive_ready(flows, arrived);
+        }
+    }
+}
+
+static void client_loop(Flows *flows, Sender *sender, Log *arrived)
+{
     while (!stopping) {
-        uint64_t wait = sender_work(sender, fd);
+        uint64_t wait = sender_work(sender, flows);
         struct timespec limit = { wait / NS_PER_S, wait % NS_PER_S };
 
-        if (ppoll(&pfd, 1, &limit, NULL) > 0) {
-            receive_batch(fd, arrived);
+        if (ppoll(flows->pfds, flows->count, &limit, NULL) > 0) {
+            receive_ready(flows, arrived);
         }
     }
 }
@@ -588,13 +683,15 @@ static void client_fetch(const char *host, unsigned port, const char *dir)
 }
 
 static int run_main(const char *host, unsigned port, unsigned rate,
-                    unsigned back, unsigned size, const char *dir)
+                    unsigned back, unsigned size, unsigned count,
+                    const char *dir)
 {
     struct sigaction stop = { .sa_handler = order_stop };
     Sender sender = { .on = true, .rate = rate, .size = size };
     Log arrived = { 0 };
-    int fd = open_udp(port);
+    Flows flows;
 
+    open_flows(&flows, port, count);
     sender.to = (struct sockaddr_in) {
         .sin_family = AF_INET,
         .sin_port = htons(port),
@@ -605,14 +702,15 @@ static int run_main(const char *host, unsigned port, unsigned rate,
 
     if (back) {
         order_peer(host, port, "start %u %u %u\n", port, back, size);
+        await_first(&flows, &arrived);
     }
     sender.start_ns = now_ns(CLOCK_MONOTONIC);
     puts("traffic: running");
     fflush(stdout);
-    client_loop(fd, &sender, &arrived);
+    client_loop(&flows, &sender, &arrived);
 
     order_peer(host, port, "stop\n");
-    await_stragglers(fd, &arrived);
+    await_stragglers(&flows, &arrived);
     log_write_csv(&sender.sent, dir, "to-guest.sent");
     log_write_csv(&arrived, dir, "from-guest.arrived");
     printf("traffic: to-guest sent %zu, from-guest arrived %zu\n",
@@ -647,26 +745,45 @@ static int bulk_main(const char *host, unsigned port, unsigned bytes)
     return got == bytes ? 0 : 1;
 }
 
+static int queues_main(const char *host, unsigned port)
+{
+    char text[4096];
+    ssize_t n;
+    int fd = connect_tcp(host, port);
+
+    write_all(fd, "queues\n", 7);
+    while ((n = recv(fd, text, sizeof(text), 0)) > 0) {
+        fwrite(text, 1, n, stdout);
+    }
+    close(fd);
+    return n ? 1 : 0;
+}
+
 static unsigned port_number(const char *text)
 {
     return parse_number("PORT", text, 1, 65535);
+}
+
+static unsigned flow_number(const char *text)
+{
+    return parse_number("FLOWS", text, 1, MAX_FLOWS);
 }
 
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     make_pattern();
-    if (argc == 3 && !strcmp(argv[1], "peer")) {
-        peer_main(port_number(argv[2]));
+    if (argc == 4 && !strcmp(argv[1], "peer")) {
+        peer_main(port_number(argv[2]), flow_number(argv[3]));
     }
-    if (argc == 8 && !strcmp(argv[1], "run")) {
+    if (argc == 9 && !strcmp(argv[1], "run")) {
         unsigned rate = parse_number("RATE", argv[4], 1, MAX_RATE);
         unsigned back = parse_number("BACK", argv[5], 0, MAX_RATE);
         unsigned size = parse_number("SIZE", argv[6], sizeof(Stamp),
                                      MAX_PAYLOAD);
 
         return run_main(argv[2], port_number(argv[3]), rate, back, size,
-                        argv[7]);
+                        flow_number(argv[7]), argv[8]);
     }
     if (argc == 5 && !strcmp(argv[1], "fetch")) {
         client_fetch(argv[2], port_number(argv[3]), argv[4]);
@@ -676,9 +793,18 @@ int main(int argc, char **argv)
         return bulk_main(argv[2], port_number(argv[3]),
                          parse_number("BYTES", argv[4], 1, 1u << 30));
     }
-    fputs("usage: traffic peer PORT\n"
-          "       traffic run HOST PORT RATE BACK SIZE DIR\n"
+    if (argc == 4 && !strcmp(argv[1], "queues")) {
+        return queues_main(argv[2], port_number(argv[3]));
+    }
+    if (argc == 4 && !strcmp(argv[1], "set-queues")) {
+        queues_set(argv[2], parse_number("N", argv[3], 1, MAX_QUEUES));
+        return 0;
+    }
+    fputs("usage: traffic peer PORT FLOWS\n"
+          "       traffic run HOST PORT RATE BACK SIZE FLOWS DIR\n"
           "       traffic fetch HOST PORT DIR\n"
-          "       traffic bulk HOST PORT BYTES\n", stderr);
+          "       traffic bulk HOST PORT BYTES\n"
+          "       traffic queues HOST PORT\n"
+          "       traffic set-queues INTERFACE N\n", stderr);
     return 2;
 }

@@ -14,6 +14,11 @@ CLIENT_MAC = "52:54:00:00:00:01"
 CLIENT_IP = "10.0.0.1"
 TRAFFIC_PORT = 7000
 
+# A guest with several queues gets traffic of several flows, enough that no queue is likely to
+# be left without one. Packet n is one of flow n % flows.
+FLOWS = 16
+FIRST_INJECTED = 1 << 32    # injected packets are numbered from here on, not as the client's
+
 # What a kernel under emulation need not do.
 SPARE_WORK = "init_on_alloc=0 apparmor=0 cgroup_disable=memory"
 
@@ -22,21 +27,33 @@ SPARE_WORK = "init_on_alloc=0 apparmor=0 cgroup_disable=memory"
 NIC_LIMITS = "queue_reset=off,host_uso=off,guest_uso4=off,guest_uso6=off"
 
 
-def machine(kernel: str, initrd: str) -> list[str]:
-    """QEMU's arguments for the guest, without a back end for its network card."""
+def flows(queues: int) -> int:
+    return FLOWS if queues > 1 else 1
+
+
+def machine(kernel: str, initrd: str, queues: int) -> list[str]:
+    """QEMU's arguments for the guest, without its network card."""
+    use = f"queues={queues} flows={flows(queues)} "     # see guest-init
     return ["-machine", "pc,hpet=off,usb=off,vmport=off",
             "-accel", "tcg,tb-size=96",
             "-cpu", "qemu64", "-smp", "1", "-m", "128",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-kernel", kernel, "-initrd", initrd,
             "-append", "console=ttyS0 quiet panic=-1 mitigations=off audit=0 "
-                       "tsc=reliable no_timer_check nowatchdog " + SPARE_WORK]
+                       "tsc=reliable no_timer_check nowatchdog " + use + SPARE_WORK]
 
 
-def network_card() -> list[str]:
+def network_card(queues: int) -> list[str]:
     """The network card; its back end is the netdev net0."""
+    several = f",mq=on,vectors={2 * queues + 2}" if queues > 1 else ""
     return ["-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={GUEST_MAC},romfile=,"
-                       f"rx_queue_size=1024,{NIC_LIMITS}"]
+                       f"rx_queue_size=1024,{NIC_LIMITS}{several}"]
+
+
+def back_end(options: str, queues: int) -> list[str]:
+    """The netdev net0, a TAP of our own script's."""
+    several = f",queues={queues}" if queues > 1 else ""
+    return ["-netdev", f"tap,id=net0,{options}{several}"]
 
 
 # ---- the traffic program's packets, byte by byte (see traffic.c) ----
@@ -62,12 +79,13 @@ def internet_checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def injected_packet(number: int, sent_ns: int) -> bytes:
+def injected_packet(number: int, sent_ns: int, flow: int) -> bytes:
     """A packet from client to guest, as a redirector's stream has it: length, length of the vnet
     header, vnet header (no offload), frame."""
     data = payload(number, sent_ns, INJECTED_PAYLOAD)
     addresses = socket.inet_aton(CLIENT_IP) + socket.inet_aton(GUEST_IP)
-    udp = struct.pack("!HHHH", TRAFFIC_PORT, TRAFFIC_PORT, 8 + len(data), 0)
+    port = TRAFFIC_PORT + flow
+    udp = struct.pack("!HHHH", port, port, 8 + len(data), 0)
     pseudo = addresses + struct.pack("!HH", socket.IPPROTO_UDP, len(udp) + len(data))
     check = internet_checksum(pseudo + udp + data) or 0xFFFF
     udp = udp[:6] + struct.pack("!H", check)

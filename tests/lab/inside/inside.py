@@ -8,7 +8,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from kit import Lab, ScenarioError, say
+from kit import Lab
+from qmp import ScenarioError, say
 
 
 def main() -> int:

@@ -7,217 +7,22 @@ traffic program's, so that everything can be put on one line afterwards.
 """
 
 import json
+import os
 import re
-import select
 import socket
 import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import guest
+from machine import NOBODY, RESULTS, ReadWatch, UnprivilegedVm, Vm
+from qmp import ScenarioError, run, say, wait_until
 
-RESULTS = Path("/results")
 BRIDGE = "br0"
 HANDOVER = "/run/handover.sock"
-TRACING = Path("/sys/kernel/tracing/instances")
-
-
-class ScenarioError(Exception):
-    """The scenario cannot go on; the message says why."""
-
-
-def say(text: str) -> None:
-    print(f"lab: {text}", flush=True)
-
-
-def run(*command: str) -> str:
-    result = subprocess.run(command, text=True, capture_output=True, check=False, timeout=60)
-    if result.returncode:
-        raise ScenarioError(f"{' '.join(command)}: {result.stderr.strip()}")
-    return result.stdout
-
-
-def wait_until(what: str, test: Callable[[], Any], limit_s: float = 30,
-               every_s: float = 0.05) -> Any:
-    """Returns the first true value of test(); an error that names `what` when the time is over."""
-    end = time.monotonic() + limit_s
-    while True:
-        value = test()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise ScenarioError(f"{what}: not within {limit_s} s")
-        time.sleep(every_s)
-
-
-class Qmp:
-    """A QMP connection. Every command goes into the lab's record; events are kept, with times."""
-
-    def __init__(self, path: str, record: Callable[[dict[str, Any]], None]) -> None:
-        self._record = record
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._buffer = b""
-        self.events: list[dict[str, Any]] = []
-        wait_until(f"QMP socket {path}", lambda: self._connect(path))
-        self._message(30)       # the greeting
-        self._call("qmp_capabilities", {})
-
-    def _connect(self, path: str) -> bool:
-        try:
-            self._socket.connect(path)
-        except OSError:
-            return False
-        return True
-
-    def _message(self, limit_s: float) -> dict[str, Any] | None:
-        """The next message of any kind, None when the time is over."""
-        end = time.monotonic() + limit_s
-        while b"\n" not in self._buffer:
-            left = max(0.0, end - time.monotonic())
-            if not select.select([self._socket], [], [], left)[0]:
-                return None
-            data = self._socket.recv(65536)
-            if not data:
-                raise ScenarioError("QEMU closed its QMP connection: it is dead")
-            self._buffer += data
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        message = json.loads(line)
-        if "event" in message:
-            stamp = message["timestamp"]
-            message["ns"] = stamp["seconds"] * 10**9 + stamp["microseconds"] * 1000
-            self.events.append(message)
-        return message
-
-    def _call(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        request: dict[str, Any] = {"execute": command}
-        if arguments:
-            request["arguments"] = arguments
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
-        while True:
-            message = self._message(60)
-            if message is None:
-                raise ScenarioError(f"QMP {command}: no answer within 60 s")
-            if "return" in message or "error" in message:
-                return message
-
-    def try_command(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Runs a command and gives back QEMU's whole answer, be it an error."""
-        # Python has no "-" in names; the redirector's own properties are spelt with "_".
-        arguments = {name.replace("_", "-") if command != "object-add" or name == "qom_type"
-                     else name: value for name, value in arguments.items()}
-        started = time.time_ns()
-        answer = self._call(command, arguments)
-        if not command.startswith("query-"):
-            self._record({"ns": started, "execute": command, "arguments": arguments,
-                          "error": answer.get("error", {}).get("desc")})
-        return answer
-
-    def __call__(self, command: str, **arguments: Any) -> Any:
-        answer = self.try_command(command, **arguments)
-        if "error" in answer:
-            raise ScenarioError(f"QMP {command}: {answer['error']['desc']}")
-        return answer["return"]
-
-    def event(self, name: str, limit_s: float = 60, after_ns: int = 0) -> dict[str, Any]:
-        """The first event of that name (and not before after_ns), awaited if need be."""
-        end = time.monotonic() + limit_s
-        while True:
-            for event in self.events:
-                if event["event"] == name and event["ns"] >= after_ns:
-                    return event
-            left = end - time.monotonic()
-            if left <= 0 or self._message(left) is None:
-                raise ScenarioError(f"QMP event {name}: not within {limit_s} s")
-
-    def poll_events(self) -> None:
-        while self._message(0):
-            pass
-
-
-class Vm:
-    """One QEMU process with one TAP, vhost on."""
-
-    def __init__(self, lab: "Lab", name: str, tap: str, incoming: str,
-                 extra: tuple[str, ...] = ()) -> None:
-        self.name = name
-        self.tap = tap
-        self._lab = lab
-        self._log = (RESULTS / f"qemu-{name}.log").open("w")
-        netdev = f"tap,id=net0,ifname={self.tap},script=no,downscript=no"
-        self.process = subprocess.Popen(
-            ["/usr/bin/qemu", "-name", name, "-L", "/usr/share/lab-firmware",
-             *guest.machine("/guest/vmlinuz", "/guest/initrd"),
-             "-netdev", netdev + (",vhost=on" if lab.vhost else ""),
-             *guest.network_card(),
-             "-serial", f"file:/results/guest-{name}.log",
-             "-qmp", f"unix:/run/{name}.qmp,server=on,wait=off",
-             "-incoming", incoming, *extra],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
-        self.qmp = Qmp(f"/run/{name}.qmp", self._record)
-
-    def _record(self, entry: dict[str, Any]) -> None:
-        self._lab.commands.append({"vm": self.name, **entry})
-
-    def status(self) -> str:
-        return str(self.qmp("query-status")["status"])
-
-    def redirector(self, name: str) -> dict[str, Any]:
-        """What query-filter-redirectors tells of one object."""
-        for entry in self.qmp("query-filter-redirectors"):
-            if entry["id"] == name:
-                return dict(entry)
-        raise ScenarioError(f"{self.name} has no filter-redirector '{name}'")
-
-    def tap_counter(self, name: str) -> int:
-        return int(Path(f"/sys/class/net/{self.tap}/statistics/{name}").read_text())
-
-    def tap_fd(self) -> int:
-        for info in Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
-            if f"iff:\t{self.tap}\n" in info.read_text():
-                return int(info.name)
-        raise ScenarioError(f"{self.name} has no open TAP {self.tap}")
-
-    def check_vhost(self) -> None:
-        """The kernel's vhost worker of this QEMU exists."""
-        want = f"vhost-{self.process.pid}"
-        names = {path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")}
-        if want not in names:
-            raise ScenarioError(f"{self.name}: no kernel thread [{want}]: vhost is not running")
-        self._lab.note(f"{self.name}_vhost_thread", want)
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
-
-class ReadWatch:
-    """Counts what QEMU itself reads from its TAP, by the kernel's syscall trace events.
-
-    While vhost carries the packets this must be 0: it is the proof that QEMU's net layer saw none.
-    """
-
-    def __init__(self, vm: Vm) -> None:
-        self._folder = TRACING / vm.name
-        self._folder.mkdir(exist_ok=True)
-        tasks = [path.name for path in Path(f"/proc/{vm.process.pid}/task").iterdir()]
-        (self._folder / "set_event_pid").write_text(" ".join(tasks))
-        for call in ("read", "readv"):
-            event = self._folder / f"events/syscalls/sys_enter_{call}"
-            (event / "filter").write_text(f"fd == {vm.tap_fd()}")
-            (event / "enable").write_text("1")
-
-    def stop(self) -> int:
-        """Ends the watch (it slows all of the lab down) and returns how often QEMU read."""
-        lines = (self._folder / "trace").read_text().splitlines()
-        for event in self._folder.glob("events/syscalls/sys_enter_read*"):
-            (event / "enable").write_text("0")
-        self._folder.rmdir()
-        return sum(1 for line in lines if not line.startswith("#"))
 
 
 class Stream:
@@ -226,12 +31,13 @@ class Stream:
     The file: for each piece read, its time (u64 ns), its length (u32), then the bytes.
     """
 
-    def __init__(self, name: str) -> None:
-        self.path = f"/run/{name}.stream"
+    def __init__(self, folder: Path, name: str) -> None:
+        self._file = (folder / f"{name}.stream").open("wb")
+        self.path = f"/run/{folder.name}-{name}.stream"
         self.bytes = 0
-        self._file = (RESULTS / f"{name}.stream").open("wb")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(self.path)
+        os.chmod(self.path, 0o666)      # some scenarios' QEMU is not root
         self._server.listen(1)
         threading.Thread(target=self._copy, daemon=True).start()
 
@@ -251,16 +57,19 @@ class Stream:
 
 
 class Injector:
-    """Sends numbered packets, like the traffic program's, into a redirector's chardev."""
+    """Sends numbered packets, like the traffic program's, into a redirector's chardev; a list of
+    them is in injected.sent.csv."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, folder: Path, path: str, flows: int) -> None:
+        self._folder = folder
+        self._flows = flows
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         # A stopped guest takes nothing: the sender must not stand still for that.
         self._socket.setblocking(True)
         self._thread: threading.Thread | None = None
         self._sent: list[tuple[int, int]] = []
-        self._number = 0
+        self._number = guest.FIRST_INJECTED
 
     def send(self, count: int, rate: int) -> None:
         """Sends in the background, after what was to be sent before."""
@@ -278,14 +87,15 @@ class Injector:
     def _work(self, count: int, rate: int) -> None:
         for _ in range(count):
             now = time.time_ns()
-            self._socket.sendall(guest.injected_packet(self._number, now))
+            self._socket.sendall(guest.injected_packet(self._number, now,
+                                                       self._number % self._flows))
             self._sent.append((self._number, now))
             self._number += 1
             time.sleep(1 / rate)
 
     def finish(self) -> None:
         self._join()
-        with (RESULTS / "to-guest.sent.csv").open("w") as out:
+        with (self._folder / "injected.sent.csv").open("w") as out:
             out.write("number,sent_ns,arrived_ns,damaged\n")
             out.writelines(f"{number},{sent},0,0\n" for number, sent in self._sent)
 
@@ -300,6 +110,8 @@ class Lab:
         self.marks: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
         self.vms: list[Vm] = []
+        self.folder = RESULTS       # for the traffic's records
+        self._parts: list[str] = []
         self._traffic: subprocess.Popen[str] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -317,6 +129,12 @@ class Lab:
     def note(self, name: str, value: Any) -> None:
         self.notes[name] = value
 
+    def part(self, name: str) -> None:
+        """Begins a part of the scenario that has traffic of its own, judged by itself."""
+        self._parts.append(name)
+        self.folder = RESULTS / name
+        self.folder.mkdir()
+
     def close(self) -> None:
         if self._traffic and self._traffic.poll() is None:
             self._traffic.kill()
@@ -327,6 +145,7 @@ class Lab:
                    "data": event.get("data")} for vm in self.vms for event in vm.qmp.events]
         record = {"scenario": self.scenario, "parameters": self.parameters,
                   "commands": self.commands, "marks": self.marks, "notes": self.notes,
+                  "parts": self._parts,
                   "events": sorted(events, key=lambda event: event["ns"])}
         (RESULTS / "record.json").write_text(json.dumps(record, indent=1))
 
@@ -353,7 +172,8 @@ class Lab:
             "netns", "client", "address", guest.CLIENT_MAC)
         run("ip", "link", "set", "client0", "master", BRIDGE, "up")
         for tap in taps:
-            run("ip", "tuntap", "add", tap, "mode", "tap")
+            several = ["multi_queue"] if self.queues > 1 else []
+            run("ip", "tuntap", "add", tap, "mode", "tap", *several)
             run("ip", "link", "set", tap, "master", BRIDGE, "txqueuelen", str(self.queue), "up")
         run("ip", "link", "set", BRIDGE, "up")
         run("ip", "-n", "client", "addr", "add", f"{guest.CLIENT_IP}/24", "dev", "eth0")
@@ -375,10 +195,21 @@ class Lab:
         """The source, its guest running, vhost checked."""
         say("source: starting the guest from its snapshot")
         vm = Vm(self, "src", "src0", "file:/guest/snapshot", extra)
+        self._await_guest(vm)
+        return vm
+
+    def _await_guest(self, vm: Vm) -> None:
         self.vms.append(vm)
         wait_until("the guest runs", lambda: vm.status() == "running", 60)
         vm.check_vhost()
         self.warm_up()
+
+    def unprivileged(self, name: str, netns: str = "") -> UnprivilegedVm:
+        """A machine at TAP src0, its guest running, vhost checked, its QEMU without privileges."""
+        say(f"{name}: starting the guest from its snapshot, as user {NOBODY}")
+        vm = UnprivilegedVm(self, name, "src0", "file:/guest/snapshot", netns)
+        self._await_guest(vm)
+        self.note(f"{name}_privileges", vm.privileges())
         return vm
 
     def warm_up(self, good_ms: float = 100) -> None:
@@ -408,11 +239,12 @@ class Lab:
             data["wait"] = False
         vm.qmp("chardev-add", id=name, backend={"type": "socket", "data": data})
 
-    def inject_end(self, vm: Vm, path: str = HANDOVER) -> None:
+    def inject_end(self, vm: Vm, path: str = HANDOVER, name: str = "handover") -> None:
         """What comes in at a socket goes into this machine's TAP, once its guest runs."""
-        self.socket_chardev(vm, "handover", path, server=True)
-        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
-               indev="handover", out_netdev="net0", vnet_hdr_support=True)
+        self.socket_chardev(vm, name, path, server=True)
+        vm.qmp("object-add", qom_type="filter-redirector", id=name, netdev="net0",
+               indev=name, out_netdev="net0", vnet_hdr_support=True,
+               **vm.passed_socket("out_netdev"))
 
     def handover_end(self, vm: Vm, path: str = HANDOVER) -> None:
         """What the stopped guest did not get goes out at a socket."""
@@ -420,12 +252,27 @@ class Lab:
         vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
                queue="tx", outdev="handover", enable_when_stopped=True, vnet_hdr_support=True)
 
-    def capture_end(self, vm: Vm, path: str = HANDOVER, queue: str = "tx", stopped: bool = True) -> None:
+    def capture_end(self, vm: Vm, path: str = HANDOVER, queue: str = "tx", stopped: bool = True,
+                    name: str = "handover") -> None:
         """A copy of what passes the TAP goes out at a socket."""
-        self.socket_chardev(vm, "handover", path, server=False)
-        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
-               queue=queue, in_netdev="net0", outdev="handover", enable_when_stopped=stopped,
-               vnet_hdr_support=True)
+        self.socket_chardev(vm, name, path, server=False)
+        vm.qmp("object-add", qom_type="filter-redirector", id=name, netdev="net0",
+               queue=queue, in_netdev="net0", outdev=name, enable_when_stopped=stopped,
+               vnet_hdr_support=True, **vm.passed_socket("in_netdev"))
+
+    def capture_and_inject(self, vm: Vm, injected: int) -> Stream:
+        """Starts traffic in both directions, all of it captured, and injects packets into it.
+        Returns the capture, to be settled when the traffic has been stopped."""
+        stream = self.stream("capture")
+        self.capture_end(vm, stream.path, "all", False, "capture")
+        self.inject_end(vm, f"{vm.folder}/inject", "inject")
+        injector = self.injector(f"{vm.folder}/inject")
+        self.start_traffic()
+        self.check_vhost_carries(vm)
+        injector.send(injected, self.rate)
+        time.sleep(self.after)
+        injector.finish()
+        return stream
 
     def hold_announcement(self, destination: Vm) -> None:
         """Keeps the network sending to the source until announce(): the destination announces
@@ -521,7 +368,8 @@ class Lab:
         say(f"traffic: {self.rate} packets/s of {self.size} bytes to the guest, {self.back} back")
         self._traffic = subprocess.Popen(
             self.client("/usr/bin/traffic", "run", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
-                        str(self.rate), str(self.back), str(self.size), str(RESULTS)),
+                        str(self.rate), str(self.back), str(self.size),
+                        str(guest.flows(self.queues)), str(self.folder)),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self._traffic.stdout
         line = self._traffic.stdout.readline()
@@ -548,15 +396,23 @@ class Lab:
     def fetch(self) -> None:
         """Brings the guest's records home, where no traffic program ran on the client."""
         run(*self.client("/usr/bin/traffic", "fetch", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
-                         str(RESULTS)))
+                         str(self.folder)))
 
-    @staticmethod
-    def stream(name: str) -> Stream:
-        return Stream(name)
+    def packets_of_queues(self) -> dict[str, list[int]]:
+        """How many packets each queue of the guest's network card has received and sent."""
+        text = run(*self.client("/usr/bin/traffic", "queues", guest.GUEST_IP,
+                                str(guest.TRAFFIC_PORT)))
+        found = {way: [int(count) for count in re.findall(
+            rf"^{way}_?(?:queue_)?\d+_packets (\d+)$", text, re.M)] for way in ("rx", "tx")}
+        if any(len(counts) < self.queues for counts in found.values()):
+            raise ScenarioError(f"the guest does not count the packets of its queues: {text}")
+        return found
 
-    @staticmethod
-    def injector(path: str) -> Injector:
-        return Injector(path)
+    def stream(self, name: str) -> Stream:
+        return Stream(self.folder, name)
+
+    def injector(self, path: str) -> Injector:
+        return Injector(self.folder, path, guest.flows(self.queues))
 
     # ---- migration ----
 

@@ -5,16 +5,19 @@
 import json
 import re
 import shlex
+import socket
 import time
 from pathlib import Path
 
 PARAMETERS = {"after": 2.0}
 PAGE = "/lab/manual.rst"
+CAPTURE = "/tmp/capture.sock"
 
 
 def blocks(kind):
     """The page's code blocks of one kind: their text, unindented."""
-    found = re.findall(rf"^\.\. code-block:: {kind}\n\n((?:    .*\n|\n)+)", Path(PAGE).read_text(), re.M)
+    found = re.findall(rf"^\.\. code-block:: {kind}\n\n((?:    .*\n|\n)+)",
+                       Path(PAGE).read_text(), re.M)
     return [re.sub(r"^    ", "", text, flags=re.M).strip() for text in found]
 
 
@@ -26,14 +29,17 @@ def qmp_blocks():
 
 def qemu_options():
     """The options of the page's command line that come after the netdev and its NIC."""
-    text = re.search(r"^    qemu-system-x86_64 \.\.\. \\\n((?:        .*\n)+)", Path(PAGE).read_text(), re.M)
+    text = re.search(r"^    qemu-system-x86_64 \.\.\. \\\n((?:        .*\n)+)",
+                     Path(PAGE).read_text(), re.M)
     words = shlex.split(text[1].replace("\\\n", " "))
     return words[words.index("-chardev"):]
 
 
-def give(vm, commands):
+def give(vm, commands, descriptor=None):
+    """Gives the commands; `descriptor` goes with the one that takes one."""
     for command in commands:
-        vm.qmp(command["execute"], **command.get("arguments", {}))
+        name = command["execute"]
+        vm.qmp(name, descriptor if name == "getfd" else None, **command.get("arguments", {}))
 
 
 def host(lab, text, tap):
@@ -41,8 +47,25 @@ def host(lab, text, tap):
         lab.command(*shlex.split(line.replace("tap0", tap)))
 
 
+def capture_by_passed_socket(lab, vm, chardev_add, commands, clean_up):
+    """Captures the guest's pings with a packet socket that the page's Python code opened."""
+    names = {"socket": socket}
+    [code] = blocks("python")
+    exec(code.replace("tap0", vm.tap), names)
+    give(vm, [chardev_add])
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(CAPTURE)
+        give(vm, commands, names["sock"].fileno())
+        lab.warm_up()
+        peer.settimeout(10)
+        first = peer.recv(65536)
+        lab.note("passed", {"bytes": len(first), **vm.redirector("f0")["input"]})
+    give(vm, clean_up)
+    names["sock"].close()
+
+
 def run(lab):
-    capture, before, source_side, announce, clean_up = qmp_blocks()
+    capture, before, source_side, announce, clean_up, passed = qmp_blocks()
     learning_off, learning_on, queue = blocks("shell")
     lab.network(("src0", "dst0"))
     lab.command("ip", "link", "set", "lo", "up")
@@ -69,13 +92,19 @@ def run(lab):
     lab.note("injected", destination.redirector("handover0")["output"]["stats"])
     for vm in (source, destination):
         give(vm, clean_up)
+    lab.end(source)
+    capture_by_passed_socket(lab, destination, capture[0], passed, capture[-2:])
 
 
 def judge(result):
     notes = result["notes"]
+    passed = notes["passed"]
     return [("the output is active before the migration", notes["output_before"] == "active"),
             ("no packet lost", result["lost"] == 0),
             ("no packet doubled", result["duplicated"] == 0),
             ("both counters agree", notes["sent"]["packets"] == notes["injected"]["packets"] > 0),
             ("nothing counted as lost", not any(notes[end][what] for end in ("sent", "injected")
-                                                for what in ("lost", "errors")))]
+                                                for what in ("lost", "errors"))),
+            (f"the passed socket captures: {passed['stats']['packets']} packets",
+             passed["type"] == "packet-socket" and passed["state"] == "active"
+             and passed["stats"]["packets"] > 0 and passed["bytes"] > 0)]
