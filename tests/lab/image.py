@@ -152,6 +152,9 @@ class Image:
         shutil.rmtree(root, ignore_errors=True)
         for package in packages:
             subprocess.run([need("dpkg-deb", "dpkg"), "-x", package, root], check=True)
+        packed = list(root.glob("**/modules/*/kernel/**/*.ko.xz"))
+        if packed:      # since Debian 13
+            subprocess.run([need("xz", "xz-utils"), "-d", *packed], check=True)
         kernels = list(root.glob("boot/vmlinuz-*"))
         if len(kernels) != 1:
             raise LabError(f"{packages[0].name} has no kernel (boot/vmlinuz-*)")
@@ -160,7 +163,7 @@ class Image:
     def _modules(self, names: Iterable[str]) -> list[Path]:
         """The modules' files with all they depend on, in the order to load them."""
         available = {path.stem.replace("-", "_"): path
-                     for path in self.folder.glob("root/lib/modules/*/kernel/**/*.ko")}
+                     for path in self.folder.glob("root/**/modules/*/kernel/**/*.ko")}
         order: list[Path] = []
 
         def add(name: str) -> None:

@@ -95,7 +95,10 @@ class Vm:
     def check_vhost(self) -> None:
         """The kernel's vhost workers of this QEMU exist, one for each queue."""
         want = f"vhost-{self.process.pid}"
-        names = [path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")]
+        # Kernel threads of their own; since Linux 6.4 threads of QEMU.
+        paths = [*Path("/proc").glob("[0-9]*/comm"),
+                 *Path(f"/proc/{self.process.pid}/task").glob("*/comm")]
+        names = [path.read_text().strip() for path in paths]
         if names.count(want) != self.queues:
             raise ScenarioError(f"{self.name}: {names.count(want)} kernel threads [{want}] for "
                                 f"{self.queues} queues: vhost is not running")
