@@ -146,6 +146,16 @@ def report(group: Group) -> int:
     return group.write()
 
 
+def link_firmware(obj: Path) -> None:
+    """The links to firmware that `configure` has made in build/qemu/build."""
+    ready = TREE / "build"
+    for link in (ready / "qemu-bundle").rglob("*"):
+        if link.is_symlink() and link.is_dir():
+            copy = obj / link.relative_to(ready)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.symlink_to(os.readlink(link))
+
+
 def build_here(commit: str, targets: list[str]) -> None:
     """Builds a commit in WORK, with the options that build/qemu has."""
     options = (TOP / "build/stamp/qemu-options").read_text().strip()
@@ -154,6 +164,7 @@ def build_here(commit: str, targets: list[str]) -> None:
     obj.mkdir(exist_ok=True)
     if not (obj / "build.ninja").exists():
         run_step(["sh", "-c", f"../configure {options}"], obj)
+        link_firmware(obj)
     run_step(["ninja", "--quiet", *targets], obj)
 
 
