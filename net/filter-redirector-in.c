@@ -302,12 +302,11 @@ ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
     return size;
 }
 
-NetFilterIntake redirector_intake(NetFilterState *nf)
+NetFilterIntake redirector_wanted_intake(Redirector *r)
 {
-    Redirector *r = filter_redirector_get(OBJECT(nf));
     bool room;
 
-    if (!r->nf || !nf->on || !r->chain_in) {
+    if (!r->nf || !r->nf->on || !r->chain_in) {
         return NET_FILTER_INTAKE_DEFAULT;
     }
     if (redirector_vm_runs()) {
@@ -322,4 +321,16 @@ NetFilterIntake redirector_intake(NetFilterState *nf)
     }
     return redirector_hands_over_now(r) && redirector_has_room(r, END_CHARDEV)
            ? NET_FILTER_INTAKE_TAKE : NET_FILTER_INTAKE_HOLD;
+}
+
+NetFilterIntake redirector_intake(NetFilterState *nf)
+{
+    Redirector *r = filter_redirector_get(OBJECT(nf));
+
+    /*
+     * Kept as the netdev's word, too: it may have stopped reading because of
+     * an answer that has become out of date before anybody looked.
+     */
+    r->intake = redirector_wanted_intake(r);
+    return r->intake;
 }

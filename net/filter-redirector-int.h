@@ -268,7 +268,14 @@ void redirector_in_undecided(Redirector *r);
 void redirector_in_decided(Redirector *r, bool deliver);
 
 /**
- * redirector_intake() - What the netdev is to do with packets for its guest
+ * redirector_wanted_intake() - What the netdev should do with packets for its
+ *                              guest
+ * @r: redirector
+ */
+NetFilterIntake redirector_wanted_intake(Redirector *r);
+
+/**
+ * redirector_intake() - Tell the netdev what to do with packets for its guest
  * @nf: filter; see NetFilterClass
  */
 NetFilterIntake redirector_intake(NetFilterState *nf);

@@ -122,7 +122,7 @@ static void update(Redirector *r)
         qemu_bh_schedule(r->bh);
     }
     redirector_in_update(r);
-    intake = redirector_intake(r->nf);
+    intake = redirector_wanted_intake(r);
     if (intake != r->intake) {
         r->intake = intake;
         qemu_netfilter_intake_changed(r->nf);

@@ -576,6 +576,36 @@ static void test_hand_over(const void *unused)
 }
 
 /*
+ * The redirector's queue becomes full and empty again in one turn of the main
+ * loop: its peer takes all of it in one write.  The TAP has to be read on.
+ */
+static void test_hand_over_burst(const void *unused)
+{
+    const int mtu = 60000, size = 30000, buffer = 8 * 1024 * 1024;
+    const unsigned count = 60;
+    Rig *r = rig_new();
+    Port *x = rig_tap(r, "x", TAP_GUEST);
+    int co = rig_chardev(r, "co");
+    pid_t pid;
+
+    g_assert_cmpint(setsockopt(r->qemu_fds[r->nqemu_fds - 1], SOL_SOCKET,
+                               SO_SNDBUFFORCE, &buffer, sizeof(buffer)), ==,
+                    0);
+    if_set_mtu(x->ifname, mtu);
+    rig_start(r);
+    rig_add(r, "id=f0,netdev=x,queue=tx,outdev=co,enable_when_stopped=on");
+    rig_stop(r);
+    rig_sync(r);
+    pid = qtest_pid(r->qts);
+    g_assert_cmpint(kill(pid, SIGSTOP), ==, 0);
+    send_packets(x->outside, size, 0, count);
+    g_assert_cmpint(kill(pid, SIGCONT), ==, 0);
+    expect_frames(co, size, 0, count);
+    rig_wait_stat(r, "f0", "output.stats.packets", count);
+    rig_free(r);
+}
+
+/*
  * While its peer does not read, packets wait in the TAP's queue.
  * @data: while the machine runs, too
  */
@@ -862,6 +892,7 @@ int main(int argc, char **argv)
     case_add("/filter-redirector/stop/inject-enabled", test_stop_inject,
              "id=f0,netdev=n,indev=ci,out_netdev=x,enable_when_stopped=on");
     case_add("/filter-redirector/hand-over/all", test_hand_over, NULL);
+    case_add("/filter-redirector/hand-over/burst", test_hand_over_burst, NULL);
     case_add("/filter-redirector/hand-over/slow", test_hand_over_slow, NULL);
     case_add("/filter-redirector/hand-over/slow-running", test_hand_over_slow,
              "running");
