@@ -2,6 +2,7 @@
 # Copyright (c) 2026 the project's authors
 """Downtime: migrations with real vhost-net in the lab, with the hand-over and without."""
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ SCENARIOS = ("migrate-handover", "migrate-stock")
 
 
 def scenario(env: Env, name: str) -> dict[str, float]:
-    done = subprocess.run([sys.executable, str(LAB), "--build", str(env.build), "--qemu",
-                           str(env.qemu), "run", name], capture_output=True, text=True,
-                          check=False)
+    outside = int(os.environ["BENCH_INSIDE"])     # bench.py: the namespace that has a network
+    done = subprocess.run(["nsenter", f"--net=/proc/self/fd/{outside}", sys.executable, str(LAB),
+                           "--build", str(env.build), "--qemu", str(env.qemu), "run", name],
+                          capture_output=True, text=True, check=False, pass_fds=(outside,))
     path = env.build / "lab" / name / "result.json"
     if not path.exists():
         raise BenchError(f"lab: {name}: {(done.stderr or done.stdout).strip()[-400:]}")
