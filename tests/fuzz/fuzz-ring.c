@@ -89,7 +89,6 @@ int __wrap_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd,
                   off_t offset);
 int __wrap_munmap(void *addr, size_t len);
-int __wrap_close(int fd);
 
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd,
                   off_t offset)
@@ -104,15 +103,21 @@ int __wrap_munmap(void *addr, size_t len)
     return 0;
 }
 
-int __wrap_close(int fd)
+int qemu_close(int fd)
 {
     g_assert(fd == RING_FD);
     return 0;
 }
 
-int packet_socket_open(Error **errp)
+bool packet_socket_set_up(int fd, Error **errp)
 {
-    return RING_FD;
+    return true;
+}
+
+int packet_socket_filter(int fd, struct sock_filter *insns, unsigned short n,
+                         Error **errp)
+{
+    return 0;
 }
 
 bool packet_socket_bind(int fd, const PacketInterface *iface,
@@ -353,7 +358,7 @@ static PacketCapture *start(FuzzInput *in)
     for (i = 0; i < BLOCKS_MAX; i++) {
         block_hdr(i)->block_status = TP_STATUS_KERNEL;
     }
-    return packet_capture_new(&iface, NET_FILTER_DIRECTION_ALL,
+    return packet_capture_new(RING_FD, &iface, NET_FILTER_DIRECTION_ALL,
                               sizes[how & 3] * BLOCK_SIZE, &error_abort);
 }
 

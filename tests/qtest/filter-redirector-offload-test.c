@@ -384,10 +384,11 @@ static void test_pair(const void *data)
 
 static void add_pair_cases(void)
 {
+    static PairCase cases[2 * ARRAY_SIZE(lengths) * ARRAY_SIZE(lengths)];
     unsigned i;
 
     for (i = 0; i < 2 * ARRAY_SIZE(lengths) * ARRAY_SIZE(lengths); i++) {
-        PairCase *c = g_new(PairCase, 1);
+        PairCase *c = &cases[i];
         g_autofree char *path = NULL;
 
         *c = (PairCase) {

@@ -373,11 +373,12 @@ static void test_all(const void *data)
 
 static void add_row_cases(void)
 {
+    static RowCase cases[2 * ARRAY_SIZE(rows)];
     unsigned i;
 
     for (i = 0; i < 2 * ARRAY_SIZE(rows); i++) {
         const Row *row = &rows[i / 2];
-        RowCase *c = g_new(RowCase, 1);
+        RowCase *c = &cases[i];
         g_autofree char *path = NULL;
 
         *c = (RowCase) { row, i % 2 };

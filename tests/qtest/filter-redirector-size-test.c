@@ -360,10 +360,11 @@ static void test_tunnel(const void *data)
 
 static void add_wrong_cases(void)
 {
+    static WrongCase wrong_cases[2 * ARRAY_SIZE(wrongs)];
     unsigned i;
 
     for (i = 0; i < 2 * ARRAY_SIZE(wrongs); i++) {
-        WrongCase *c = g_new(WrongCase, 1);
+        WrongCase *c = &wrong_cases[i];
         g_autofree char *path = NULL;
 
         *c = (WrongCase) { &wrongs[i / 2], i % 2 };
@@ -376,6 +377,7 @@ static void add_wrong_cases(void)
 
 int main(int argc, char **argv)
 {
+    static LongestCase longest_cases[2 * ARRAY_SIZE(longest)];
     unsigned i;
 
     sandbox_enter(argv);
@@ -390,7 +392,7 @@ int main(int argc, char **argv)
     case_add("/filter-redirector/size/inject/24", test_inject,
              GINT_TO_POINTER(24));
     for (i = 0; i < 2 * ARRAY_SIZE(longest); i++) {
-        LongestCase *c = g_new(LongestCase, 1);
+        LongestCase *c = &longest_cases[i];
         g_autofree char *path = NULL;
 
         *c = (LongestCase) { &longest[i / 2], i % 2 };

@@ -26,6 +26,7 @@ from tap import Group
 
 MEMORY_KIB = 48 * 1024      # how much more QEMU may hold in the end
 EPISODES = 25               # in the life of one QEMU
+SUMS = ("happened", "episodes", "compared", "packets", "lost")
 KEEP = 12                   # events that a failure shows
 
 
@@ -131,8 +132,7 @@ class Chaos:
         self.running = True
         self.chain_number = CHAIN_FIRST
         kit.run("ip", "link", "set", "tapx", "up")
-        self.episodes = 0
-        self.happened = 0
+        self.episodes = self.happened = self.compared = self.packets = self.lost = 0
 
     def note(self, text: str) -> None:
         self.happened += 1
@@ -144,6 +144,7 @@ class Chaos:
         rng = self.rng
         self.kind = rng.choice(["capture", "capture", "inject"])
         self.exact = True           # both ends are known
+        self.gentle = rng.random() < 0.5    # and stay so
         self.on = True
         self.captured = 0           # sent while the capture was on
         self.since = self.flood.pause()
@@ -161,7 +162,7 @@ class Chaos:
         self.connect()
         self.q.add(**props)
         self.injected = 0
-        self.flood.rate_s = rng.choice([0.0, 0.0002, 0.001])
+        self.flood.rate_s = rng.choice([0.0, 0.0, 0.0002])
         if self.kind == "capture" or rng.random() < 0.3:
             self.flood.go_on()
 
@@ -185,7 +186,7 @@ class Chaos:
 
     def toggle(self, change: Any) -> None:
         """Change whether packets are captured, while none is on its way, or just so."""
-        if self.rng.random() < 0.3:
+        if not self.gentle and self.rng.random() < 0.5:
             self.exact = False
             change()
             return
@@ -216,7 +217,7 @@ class Chaos:
     def link(self) -> None:
         """Packets that are just then on their way to the interface, the kernel may drop."""
         going = self.flood.going.is_set()
-        if self.rng.random() < 0.5:
+        if self.gentle:
             self.flood.pause()
         else:
             self.exact = False
@@ -234,6 +235,10 @@ class Chaos:
 
     def kill_peer(self) -> None:
         self.exact = False
+        if self.drain and self.rng.random() < 0.6:      # with as much as possible on its way
+            self.drain.stalled = True
+            self.flood.rate_s = 0
+            time.sleep(0.15)
         self.reset_peers()
         self.look()
         if self.rng.random() < 0.8:
@@ -320,7 +325,7 @@ class Chaos:
         self.exact = False
 
     def wait(self) -> None:
-        time.sleep(self.rng.choice([0.001, 0.02, 0.1]))
+        time.sleep(self.rng.choice([0.001, 0.05, 0.3]))
 
     # ---- invariants
 
@@ -362,12 +367,13 @@ class Chaos:
             info["output"]["stats"]["packets"] == self.drain.received
 
     def episode(self) -> None:
-        events = [self.set_status, self.stop_or_cont, self.link, self.set_link, self.kill_peer,
-                  self.stall_peer, self.queue_length, self.send_chain, self.send_stream,
-                  self.send_stream, self.send_garbage, self.delete_tap, self.second, self.wait,
-                  self.wait]
         self.why = ""
         self.begin()
+        events = [self.set_status, self.stop_or_cont, self.link, self.set_link, self.stall_peer,
+                  self.queue_length, self.send_chain, self.send_stream, self.send_stream,
+                  self.wait, self.wait]
+        if not self.gentle:
+            events += [self.kill_peer, self.send_garbage, self.delete_tap, self.second]
         for _ in range(self.rng.randrange(3, 25)):
             event = self.rng.choice(events)
             self.note(event.__name__)
@@ -377,6 +383,10 @@ class Chaos:
             self.settle()
         except Failed as e:
             raise Failed(f"{e}; {self.why}") from e
+        info = self.q.info()
+        self.packets += info["input"]["stats"]["packets"]
+        self.lost += sum(info[end]["stats"]["lost"] for end in ("input", "output"))
+        self.compared += self.exact
         self.note("object-del")
         self.q.delete()
         self.episodes += 1
@@ -424,7 +434,8 @@ def main(args: list[str]) -> int:
     for number, name in enumerate(args[2:]):
         program = Path(name).resolve()
         until = time.monotonic() + seconds / len(args[2:])
-        life = episodes = happened = 0
+        life = 0
+        sums = dict.fromkeys(SUMS, 0)
         failure = ""
         while not failure and time.monotonic() < until:
             chaos = Chaos(program, random.Random(f"{seed} {number} {life}"))
@@ -433,10 +444,11 @@ def main(args: list[str]) -> int:
             except Failed as e:
                 failure = f"life {life}: {e}"
             life += 1
-            episodes += chaos.episodes
-            happened += chaos.happened
-        text = f"seed {seed}: {happened} events, {episodes} redirectors, {life} QEMUs of" \
-               f" {program.parent.name}"
+            for what in SUMS:
+                sums[what] += getattr(chaos, what)
+        text = f"seed {seed}: {life} QEMUs of {program.parent.name}, {sums['happened']} events," \
+               f" {sums['episodes']} redirectors ({sums['compared']} compared with both ends)," \
+               f" {sums['packets']} packets, {sums['lost']} counted as lost"
         print(f"* chaos: {text}{': FAILED ' + failure if failure else ''}", flush=True)
         group.add(text, not failure, failure)
     return group.write()

@@ -12,6 +12,7 @@ same commands; the last of them are shown where QEMU fails.
 import random
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ VALUES: dict[str, list[Any]] = {
     "outdev": CHARDEVS,
     "in_netdev": NETDEVS,
     "out_netdev": NETDEVS,
+    "in_netdev_fd": ["0", "1", "-1", "nope", "/dev/fdset/1", "99999999999"],
+    "out_netdev_fd": ["0", "1", "-1", "nope", ""],
     "queue": ["tx", "rx", "all", "all", "none"],
     "status": ["on", "off", "on", "maybe"],
     "position": ["head", "tail", "id=f0", "id=nope", ""],
@@ -51,6 +54,9 @@ class Fuzz:
         self.last: list[str] = []
         self.commands = self.good = 0
         self.peers: list[kit.Stream] = []
+        self.over = False
+        self.reader = threading.Thread(target=self._read_peers, daemon=True)
+        self.reader.start()
 
     def ask(self, command: str, arguments: dict[str, Any] | None = None) -> bool:
         self.last = [*self.last[-KEEP:], f"{command} {arguments or ''}"]
@@ -149,11 +155,17 @@ class Fuzz:
                     send()
                 except OSError:
                     pass
-        for stream in self.peers:
-            try:
-                stream.sock.recv(1 << 20)
-            except OSError:
-                pass
+
+    def _read_peers(self) -> None:
+        """QEMU's own redirector, between chardevs, waits for a peer that does not read, with all
+        of QEMU."""
+        while not self.over:
+            for stream in list(self.peers):
+                try:
+                    stream.sock.recv(1 << 20)
+                except OSError:
+                    pass
+            time.sleep(0.01)
 
     @staticmethod
     def net_send(data: bytes) -> None:
@@ -172,6 +184,8 @@ class Fuzz:
         except Failed as e:
             raise Failed(f"{e}\ncommands before:\n" + "\n".join(self.last)) from e
         finally:
+            self.over = True
+            self.reader.join()
             self.q.close()
 
     def end(self, fds: list[str]) -> None:

@@ -14,6 +14,7 @@ SANITIZED := $(TREE)/build-sanitize/qemu-system-x86_64
 
 sanitize-build: $(STAMP)/tree
 	@scripts/configure-sanitize.sh
+	@ninja --quiet -C $(TREE)/build-sanitize build.ninja
 
 $(SANITIZED): sanitize-build
 	@ninja --quiet -C $(TREE)/build-sanitize qemu-system-x86_64
