@@ -179,15 +179,20 @@ def build() -> int:
     return 0
 
 
-def run_step(command: list[str], cwd: Path) -> None:
+def with_tools() -> dict[str, str]:
+    """The environment in which meson is found, where configure had to fetch it."""
     tools = TOP / "build/tools/usr"
     env = dict(os.environ)
     if tools.exists():
         env["PYTHONPATH"] = f"{tools}/lib/python3/dist-packages"
         env["PATH"] = f"{tools}/bin:{env['PATH']}"
+    return env
+
+
+def run_step(command: list[str], cwd: Path) -> None:
     log = TOP / "build/log/series-build.log"
     with log.open("w") as out:
-        done = subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out,
+        done = subprocess.run(command, cwd=cwd, env=with_tools(), stdin=subprocess.DEVNULL, stdout=out,
                               stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").split("\n")[-30:])

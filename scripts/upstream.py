@@ -18,7 +18,7 @@ from pathlib import Path
 
 from patchset import PRISTINE, TOP, TREE, SeriesError, main
 from run_tests import own_tests
-from series import WORK, build_here
+from series import WORK, build_here, with_tools
 from tap import Group, parse
 
 SUITES = ("unit", "qtest", "qapi-schema", "decodetree", "softfloat", "tracetool")
@@ -32,7 +32,7 @@ def suite(obj: Path, options: list[str], names: list[str]) -> dict[str, Outcome]
     log.unlink(missing_ok=True)
     chosen = names or [f"--suite={name}" for name in SUITES]
     subprocess.run([obj / "pyvenv/bin/meson", "test", "-C", obj, "-t", "5", *options, *chosen],
-                   stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+                   stdin=subprocess.DEVNULL, stdout=sys.stderr, env=with_tools(), check=False)
     if not log.exists():
         raise SeriesError(f"meson test ran nothing in {obj}")
     found = {}
