@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Sequence
 
+from rig import stolen_shares
+
 OPERATORS = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 
@@ -86,6 +88,7 @@ class Results:
         part.write_text(json.dumps({
             "quick": quick,
             "machine": {"kernel": platform.release(), "processors": os.cpu_count()},
+            "stolen": {"median": median(stolen_shares or [0]), "max": max(stolen_shares or [0])},
             "results": [r.as_json() for r in self.all],
             "failed": self.notes}, indent=1) + "\n")
         part.rename(path)
@@ -118,5 +121,8 @@ def table(results: Results) -> str:
     lines = [HEAD, "-" * len(HEAD), *(line(r) for r in results.all)]
     goals = [r for r in results.all if r.met is not None]
     lines += [f"FAILED {note}" for note in results.notes]
+    if stolen_shares:
+        lines.append(f"processor time that the hypervisor took: {median(stolen_shares):.1%} of a "
+                     f"measurement's (median), {max(stolen_shares):.1%} at most")
     lines.append(f"{sum(bool(r.met) for r in goals)} of {len(goals)} goals met")
     return "\n".join(lines)

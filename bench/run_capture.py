@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from results import Results
-from rig import MEASURED, OFFERER, Env, Process, Qemu, Tap, settled, wait_until
+from rig import MEASURED, OFFERER, Env, Process, Qemu, Tap, settled, undisturbed, wait_until
 
 WAYS = ("endpoint", "ring", "tcpdump", "plain", "classic")
 SUPER = 65226       # bytes: 45 segments of 1,448 behind 66 bytes of headers make 64 KiB
@@ -105,14 +105,14 @@ def offer(env: Env, capture: Capture, size: int, rate: int, seconds: float) -> N
 
 def measure(env: Env, size: int, rate: int, seconds: float,
             ways: tuple[str, ...]) -> dict[str, Numbers]:
-    found = {}
-    for way in ways:
+    def one(way: str) -> Numbers:
         capture = Capture(env, way, size)
         try:
-            found[way] = offer(env, capture, size, rate, seconds)
+            return offer(env, capture, size, rate, seconds)
         finally:
             capture.end()
-    return found
+
+    return {way: undisturbed(lambda: one(way)) for way in ways}
 
 
 def socket_rate(env: Env, size: int, seconds: float, loaded: bool) -> float:
@@ -159,7 +159,7 @@ def run(env: Env, results: Results) -> None:
         for (size, rate), ways in points.items():
             found[size, rate].append(measure(env, size, rate, seconds, ways))
         for loaded, rates in sockets.items():
-            rates.append(socket_rate(env, SUPER, seconds, loaded))
+            rates.append(undisturbed(lambda: socket_rate(env, SUPER, seconds, loaded)))
 
     def column(size: int, rate: int, way: str, what: str) -> list[float]:
         return [f[way][what] for f in found[size, rate]]

@@ -5,7 +5,7 @@ captured; and what a capture costs that has nothing to do."""
 import time
 
 from results import Results
-from rig import MEASURED, OFFERER, Env, Process, Qemu, Tap, settled, wait_until
+from rig import MEASURED, OFFERER, Env, Process, Qemu, Tap, settled, undisturbed, wait_until
 
 
 def start_endpoint(env: Env, tap: Tap) -> list[Process]:
@@ -76,7 +76,7 @@ def run(env: Env, results: Results) -> None:
         found: dict[str, list[float]] = {way: [] for way in STARTS}
         for _ in range(runs):
             for way in STARTS:
-                found[way].append(throughput(env, way, size, seconds))
+                found[way].append(undisturbed(lambda: throughput(env, way, size, seconds)))
         for way in ("endpoint", "plain"):
             results.add("guest", f"packets to the guest, capture {way}", {"size": size}, "1/s",
                         found[way], "off", found["off"])

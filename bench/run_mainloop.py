@@ -2,15 +2,19 @@
 # Copyright (c) 2026 the project's authors
 """Main loop: how long QEMU's monitor takes to answer while packets flow, or can't.
 
-QEMU has one processor to itself; all others, who asks included, share the other one.
+QEMU has one processor to itself; all others, who asks included, share the other one. Who asks
+runs at real-time priority, and so does QEMU's monitor thread but for one case: what it waits for
+is the main loop, not its share of the one processor that they have.
 """
 import json
+import os
 import signal
 import time
+from pathlib import Path
 from typing import Callable
 
 from results import Results
-from rig import OFFERER, Env, Process, Qemu, Tap
+from rig import OFFERER, Env, Process, Qemu, Tap, undisturbed
 
 Parts = list[Process]
 
@@ -58,9 +62,19 @@ def stuck_tap(env: Env, tap: Tap) -> tuple[Qemu, Parts]:
     return qemu, [env.start("offer", "-u", str(path), "-v", "12", cpu=OFFERER)]
 
 
+def favour_threads(qemu: Qemu) -> None:
+    """All but the main loop's."""
+    for task in Path(f"/proc/{qemu.pid}/task").iterdir():
+        if task.name != str(qemu.pid):
+            os.sched_setscheduler(int(task.name), os.SCHED_FIFO, os.sched_param(1))
+
+
+STOLEN_MAX = 0.001      # by the hypervisor: a hundredth of all trips is what is looked at
+TRIES = 6
+SHARING = "injection flood, monitor thread not favoured"
 CASES: dict[str, Callable[[Env, Tap], tuple[Qemu, Parts]]] = {
     "idle": idle, "capture flood": capture, "capture of super-packets": super_packets,
-    "injection flood": injection, "peer reads slowly": slow_peer,
+    "injection flood": injection, SHARING: injection, "peer reads slowly": slow_peer,
     "peer has stopped": stopped_peer, "TAP that nobody reads": stuck_tap}
 
 
@@ -69,6 +83,8 @@ def round_trips(env: Env, case: str, seconds: int) -> dict[str, float]:
     qemu, parts = CASES[case](env, tap)
     try:
         time.sleep(0.5)
+        if case != SHARING:
+            favour_threads(qemu)
         cpu = qemu.cpu_ns()
         ping = env.start("roundtrip", "-u", str(qemu.folder / "qmp2"), "-t", str(seconds),
                          cpu=OFFERER)
@@ -88,11 +104,12 @@ def run(env: Env, results: Results) -> None:
     found: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
     for _ in range(runs):
         for case in CASES:
-            found[case].append(round_trips(env, case, seconds))
+            found[case].append(undisturbed(
+                lambda: round_trips(env, case, seconds), STOLEN_MAX, TRIES))
     base = found["idle"]
     for case, trips in found.items():
         for what, limit in (("p50", None), ("p99", 2000.0), ("max", 20000.0)):
             results.add("mainloop", f"{what}, {case}", {}, "us", [t[f"{what}_us"] for t in trips],
                         "idle", [t[f"{what}_us"] for t in base],
-                        ("value", "<=", limit) if limit else None)
+                        ("value", "<=", limit) if limit and case != SHARING else None)
         results.add("mainloop", f"processor used, {case}", {}, "share", [t["busy"] for t in trips])

@@ -4,7 +4,7 @@
 import time
 
 from results import Results
-from rig import MEASURED, OFFERER, Env, Qemu, Tap, settled
+from rig import MEASURED, OFFERER, Env, Qemu, Tap, settled, undisturbed
 
 RATE = 8000             # packets a second on each TAP
 RING = 2 << 20
@@ -51,7 +51,7 @@ def run(env: Env, results: Results) -> None:
     found: dict[int, list[dict[str, float]]] = {n: [] for n in counts}
     for _ in range(runs):
         for n in counts:
-            found[n].append(many(env, n, seconds))
+            found[n].append(undisturbed(lambda: many(env, n, seconds)))
     for n in counts[1:]:
         params = {"redirectors": n, "rate": RATE}
         results.add("scale", "CPU a packet", params, "ns", [f["ns"] for f in found[n]], "one",
