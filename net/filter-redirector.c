@@ -21,7 +21,7 @@
  * block of the ring can be one write.
  */
 #define BUDGET_COPY (16 * REDIRECTOR_BATCH)
-#define BUDGET_SEND (4 * REDIRECTOR_BATCH)
+#define BUDGET_SEND (2 * REDIRECTOR_BATCH)
 #define BUDGET_BYTES (1 * MiB)
 
 static const char *filter_id(NetFilterState *nf)
