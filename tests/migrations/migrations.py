@@ -9,7 +9,7 @@ usage: migrations.py [--qemu FILE] [--other FILE] [--python DIR] [--count N] [--
 Each round starts a second QEMU, migrates to it, or lets the migration come to nothing, and goes on
 with the side that survives. Rate, size of packets, capabilities (multifd, postcopy-ram,
 pause-before-switchover, auto-converge) and the way a round ends (completed, cancelled, destination
-killed) are drawn from the seed. With --other, QEMUs take turns with that program: one that does
+or source killed) are drawn from the seed. With --other, QEMUs take turns with that program: one that does
 not have our properties takes part without redirectors: what is lost then is not judged.
 
 Real TAPs on a real bridge, in a network namespace of their own, vhost off: the guest is a socket on
@@ -45,7 +45,10 @@ ETHERTYPE = 0x88B5      # IEEE 802: for local experiments
 MIN_BYTES, MAX_BYTES = 60, 1514
 QUEUE = 20000           # txqueuelen of the TAPs
 BRIDGE, WIRE = "br0", "wire0"
-ENDINGS = ("complete",) * 6 + ("cancel", "cancel", "kill")
+ENDINGS = ("complete",) * 6 + ("cancel", "cancel", "kill", "kill source", "kill source")
+# Bytes a second: until postcopy begins, so that it is not over before; so that what ends a
+# migration early falls into all of its phases; QEMU's default.
+PRECOPY_RATE, SLOW_RATE, DEFAULT_RATE = 100000, 4 << 20, 128 << 20
 WAIT_S = 60
 SETTLE_S = 10   # a packet that has not come by then is lost
 
@@ -218,12 +221,21 @@ class Qemu:
     def running(self) -> bool:
         return bool(self("query-status")["running"])
 
+    def decided(self) -> bool:
+        """Incoming: it has the guest, or has given up, which ends it."""
+        try:
+            return self.running()
+        except Exception:
+            kill(self)
+            return True
+
     def end(self) -> None:
         self.vm.shutdown(hard=True)
 
 
 def kill(qemu: Qemu) -> None:
-    os.kill(qemu.vm.get_pid(), 9)
+    if pid := qemu.vm.get_pid():        # else it has ended by itself
+        os.kill(pid, 9)
     try:
         qemu.vm.shutdown(hard=True)
     except Exception:       # its word for "it was killed": that is what we wanted
@@ -266,11 +278,11 @@ class Lab:
                 "capabilities": capabilities, "delay": choose.uniform(0, 0.15),
                 # What runs on two sides when one is killed can't be gone on with.
                 "ending": "complete" if capabilities["postcopy-ram"] else ending,
-                "mode": choose.choice(("hand-over", "capture")) if ending == "complete"
-                        and not capabilities["postcopy-ram"] else "capture"}
+                "mode": choose.choice(("hand-over", "capture"))}
+        if plan["ending"] != "complete":
+            plan["mode"] = "capture"
         if self.args.hand_over:
             plan.update(ending="complete", mode="hand-over")
-            capabilities["postcopy-ram"] = False
         return plan
 
     def migrate(self, source: Qemu, destination: Qemu, plan: dict[str, Any]) -> str:
@@ -279,14 +291,15 @@ class Lab:
             side.set(plan["capabilities"])
         uri = "tcp:127.0.0.1:4444"
         destination("migrate-incoming", uri=uri)
+        postcopy = plan["capabilities"]["postcopy-ram"]
+        source("migrate-set-parameters", max_bandwidth=PRECOPY_RATE if postcopy else
+               DEFAULT_RATE if plan["ending"] == "complete" else SLOW_RATE)
         source("migrate", uri=uri)
         start = time.monotonic()
-        if plan["capabilities"]["postcopy-ram"]:
-            time.sleep(plan["delay"] / 10)
-            try:
-                source("migrate-start-postcopy")
-            except Exception as error:      # over before that: also good
-                plan["postcopy"] = str(error)
+        if postcopy:
+            wait_until("the migration begins", lambda: source.migration() != "setup")
+            time.sleep(plan["delay"])
+            source("migrate-start-postcopy")
         acted = False
 
         def over() -> str | None:
@@ -300,13 +313,18 @@ class Lab:
                     source("migrate_cancel")
                 elif plan["ending"] == "kill":
                     kill(destination)
+                elif plan["ending"] == "kill source":
+                    kill(source)
+                    plan["error"] = None
+                    return "source killed"
             elif acted and status == "pre-switchover" and not plan.get("continued"):
                 plan["continued"] = True
                 source("migrate-continue", state="pre-switchover")
             return None
 
         status = str(wait_until("the migration is over", over))
-        plan["error"] = source("query-migrate").get("error-desc")
+        if status != "source killed":
+            plan["error"] = source("query-migrate").get("error-desc")
         return status
 
     def hand_over(self, source: Qemu, destination: Qemu, plan: dict[str, Any]) -> None:
@@ -338,6 +356,26 @@ class Lab:
 
         wait_until("the backlog is handed over", drained)
 
+    def lose_source(self, source: Qemu, destination: Qemu, plan: dict[str, Any]) -> Qemu:
+        """Returns who goes on: the destination, if it got the guest, with all that it was given."""
+        if plan["status"] == "completed":       # over before its time: while it hands over
+            wait_until("the destination runs", destination.running)
+            time.sleep(plan["delay"])
+            kill(source)
+            plan["status"] = "source killed after completion"
+        wait_until("the destination has the guest, or gives up", destination.decided)
+        if not destination.vm.is_running():
+            return Qemu(self, self.program(), source.tap, False)
+        if source.ours and destination.ours:
+            wait_until("all is injected", lambda: not destination.stats("output")["queued"] and
+                       destination.stats("input")["packets"] ==
+                       destination.stats("output")["packets"])
+            if destination.stats("output")["lost"]:
+                raise Failed(f"packets were lost on the way: {destination.stats('output')}")
+            plan["handed"] = destination.stats("output")["packets"]
+        self.network.point_to(destination.tap)
+        return destination
+
     def round(self, source: Qemu) -> Qemu:
         plan = self.draw()
         plan["from"] = self.sender.sent
@@ -351,7 +389,12 @@ class Lab:
         source.give(destination, plan["mode"])
         both = source.ours and destination.ours
         plan["status"] = status = self.migrate(source, destination, plan)
-        if status == "completed" and plan["ending"] != "kill":
+        if plan["ending"] == "kill source" and status in ("completed", "source killed"):
+            # What the source had not sent yet nobody can get. From now on all arrives.
+            survivor, gone = self.lose_source(source, destination, plan), source
+            both = False
+            plan["until"] = self.sender.sent
+        elif status == "completed" and plan["ending"] != "kill":
             self.hand_over(source, destination, plan)
             survivor, gone = destination, source
         elif status == "postcopy-paused":
@@ -369,7 +412,7 @@ class Lab:
             if not source.running():
                 source("cont")
             survivor, gone = source, destination
-        target = self.sender.sent
+        target = plan.get("until", self.sender.sent)
         self.settle(target)
         gone.end()
         survivor.set(dict.fromkeys(plan["capabilities"], False))
