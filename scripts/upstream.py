@@ -18,7 +18,7 @@ from pathlib import Path
 
 from patchset import PRISTINE, TOP, TREE, SeriesError, main
 from run_tests import own_tests
-from series import WORK, build_here, with_tools
+from series import WORK, build_here, run_step, with_tools
 from tap import Group, parse
 
 SUITES = ("unit", "qtest", "qapi-schema", "decodetree", "softfloat", "tracetool")
@@ -72,6 +72,9 @@ def compare(options: list[str]) -> int:
     print("* building QEMU as it came", flush=True)
     build_here(PRISTINE, ["all", "meson-test-prereq"])
     sides = {"pristine": WORK / "build", "patched": TREE / "build"}
+    for obj in sides.values():
+        # Which tests there are depends on /dev/kvm, that here is there only if it works.
+        run_step([str(obj / "pyvenv/bin/meson"), "setup", "--reconfigure", str(obj)], obj.parent)
     found = {}
     for side, obj in sides.items():
         print(f"* running QEMU's tests, {side}", flush=True)
