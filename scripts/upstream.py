@@ -4,9 +4,11 @@
 
 usage: upstream.py [MESON-TEST-OPTION...]
 
-Builds pristine QEMU, with the same options, in build/series-tree. A test whose subtests end
-differently runs again on both sides, twice at most: one that then agrees was disturbed by the
-machine. Left out: our own tests, and QEMU's functional ones, which download guest images.
+Builds pristine QEMU, with the same options, in build/series-tree. Both sides' tests run at the same
+time. A test whose subtests end differently runs again on both sides, twice at most: one that then
+agrees was disturbed by the machine. Left out: our own tests, and QEMU's functional ones, which
+download guest images; without KVM also what QEMU's build adds to a test (--full) because it has seen
+/dev/kvm.
 Writes build/check/upstream.tap and build/check/upstream.json.
 """
 import json
@@ -14,33 +16,60 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from patchset import PRISTINE, TOP, TREE, SeriesError, main
 from run_tests import own_tests
-from series import WORK, build_here, run_step, with_tools
+from series import WORK, build_here, with_tools
 from tap import Group, parse
 
 SUITES = ("unit", "qtest", "qapi-schema", "decodetree", "softfloat", "tracetool")
 TRIES = 3
+TIMEOUT = 5     # times what each test has: both sides run at once
 Outcome = dict[str, str]        # subtest -> passed, failed or skipped
+
+
+def upstream_tests(obj: Path) -> dict[str, dict]:
+    """What meson knows of each test."""
+    done = subprocess.run([obj / "pyvenv/bin/meson", "introspect", "--tests", obj], check=True,
+                          stdout=subprocess.PIPE, env=with_tools())
+    return {test["name"]: test for test in json.loads(done.stdout)
+            if test["name"] not in own_tests() and
+            any(suite.rpartition(":")[2] in SUITES for suite in test["suite"])}
+
+
+def run_by_hand(obj: Path, test: dict) -> Outcome:
+    """Meson can't leave an argument out."""
+    try:
+        done = subprocess.run([word for word in test["cmd"] if word != "--full"], cwd=obj,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                              errors="replace", env={**with_tools(), **test["env"]}, check=False,
+                              timeout=TIMEOUT * test["timeout"])
+        result, out = "ERROR" if done.returncode else "OK", done.stdout
+    except subprocess.TimeoutExpired as error:
+        result, out = "TIMEOUT", (error.stdout or b"").decode(errors="replace")
+    return outcome({"result": result, "stdout": out})
 
 
 def suite(obj: Path, options: list[str], names: list[str]) -> dict[str, Outcome]:
     """Runs tests (all if no names are given); the outcome of each."""
     log = obj / "meson-logs" / "testlog.json"
     log.unlink(missing_ok=True)
-    chosen = names or [f"--suite={name}" for name in SUITES]
-    subprocess.run([obj / "pyvenv/bin/meson", "test", "-C", obj, "-t", "5", *options, *chosen],
-                   stdin=subprocess.DEVNULL, stdout=sys.stderr, env=with_tools(), check=False)
-    if not log.exists():
-        raise SeriesError(f"meson test ran nothing in {obj}")
-    found = {}
-    for line in log.read_text(errors="replace").splitlines():
+    tests = upstream_tests(obj)
+    by_hand = [name for name in names or tests if name in tests and
+               "--full" in tests[name]["cmd"] and not os.access("/dev/kvm", os.W_OK)]
+    chosen = [name for name in names or tests if name not in by_hand]
+    if chosen:
+        subprocess.run([obj / "pyvenv/bin/meson", "test", "-C", obj, "-t", str(TIMEOUT), *options,
+                        *chosen], stdin=subprocess.DEVNULL, stdout=sys.stderr, env=with_tools(),
+                       check=False)
+        if not log.exists():
+            raise SeriesError(f"meson test ran nothing in {obj}")
+    found = {name: run_by_hand(obj, tests[name]) for name in by_hand}
+    for line in log.read_text(errors="replace").splitlines() if chosen else ():
         entry = json.loads(line)
-        name = entry["name"].rpartition(" / ")[2]
-        if name not in own_tests():
-            found[name] = outcome(entry)
+        found[entry["name"].rpartition(" / ")[2]] = outcome(entry)
     return found
 
 
@@ -72,13 +101,14 @@ def compare(options: list[str]) -> int:
     print("* building QEMU as it came", flush=True)
     build_here(PRISTINE, ["all", "meson-test-prereq"])
     sides = {"pristine": WORK / "build", "patched": TREE / "build"}
-    for obj in sides.values():
-        # Which tests there are depends on /dev/kvm, that here is there only if it works.
-        run_step([str(obj / "pyvenv/bin/meson"), "setup", "--reconfigure", str(obj)], obj.parent)
-    found = {}
-    for side, obj in sides.items():
-        print(f"* running QEMU's tests, {side}", flush=True)
-        found[side] = suite(obj, options, [])
+
+    def both(names: list[str]) -> dict[str, dict[str, Outcome]]:
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(sides, pool.map(lambda obj: suite(obj, options, names),
+                                            sides.values())))
+
+    print("* running QEMU's tests", flush=True)
+    found = both([])
     again: list[str] = []
     for _ in range(1, TRIES):
         names = different(found["pristine"], found["patched"])
@@ -86,8 +116,8 @@ def compare(options: list[str]) -> int:
             break
         print(f"* once more, they differ: {' '.join(names)}", flush=True)
         again += names
-        for side, obj in sides.items():
-            found[side].update(suite(obj, options, names))
+        for side, results in both(names).items():
+            found[side].update(results)
     group = Group("upstream")
     for name in sorted({*found["pristine"], *found["patched"]}):
         pristine, patched = (found[side].get(name, {}) for side in sides)
