@@ -44,15 +44,16 @@ def listed_tests() -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def known_tests() -> list[str]:
-    out = subprocess.run([MESON, "introspect", "--tests", OBJ], check=True, text=True,
-                         stdout=subprocess.PIPE).stdout
-    return [test["name"] for test in json.loads(out)]
+def introspect(obj: Path) -> list[dict]:
+    """What meson knows of each test."""
+    out = subprocess.run([obj / "pyvenv/bin/meson", "introspect", "--tests", obj], check=True,
+                         text=True, stdout=subprocess.PIPE).stdout
+    return list(json.loads(out))
 
 
 def choose(group: Group) -> list[str]:
     """The names to run; what can't run is a result already."""
-    known = known_tests()
+    known = [test["name"] for test in introspect(OBJ)]
     chosen: list[str] = []
     for name in own_tests():
         if name in known:

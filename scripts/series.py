@@ -156,6 +156,12 @@ def link_firmware(obj: Path) -> None:
             copy.symlink_to(os.readlink(link))
 
 
+def find_tools(obj: Path) -> None:
+    """Meson works there by itself, as in build/qemu/build, where `configure` had to fetch it."""
+    for pth in (TREE / "build").glob("pyvenv/lib/python3*/site-packages/tools.pth"):
+        shutil.copy(pth, obj / pth.relative_to(TREE / "build"))
+
+
 def build_here(commit: str, targets: list[str]) -> None:
     """Builds a commit in WORK, with the options that build/qemu has."""
     options = (TOP / "build/stamp/qemu-options").read_text().strip()
@@ -165,6 +171,7 @@ def build_here(commit: str, targets: list[str]) -> None:
     if not (obj / "build.ninja").exists():
         run_step(["sh", "-c", f"../configure {options}"], obj)
         link_firmware(obj)
+    find_tools(obj)
     run_step(["ninja", "--quiet", *targets], obj)
 
 
@@ -179,20 +186,15 @@ def build() -> int:
     return 0
 
 
-def with_tools() -> dict[str, str]:
-    """The environment in which meson is found, where configure had to fetch it."""
+def run_step(command: list[str], cwd: Path) -> None:
     tools = TOP / "build/tools/usr"
     env = dict(os.environ)
     if tools.exists():
         env["PYTHONPATH"] = f"{tools}/lib/python3/dist-packages"
         env["PATH"] = f"{tools}/bin:{env['PATH']}"
-    return env
-
-
-def run_step(command: list[str], cwd: Path) -> None:
     log = TOP / "build/log/series-build.log"
     with log.open("w") as out:
-        done = subprocess.run(command, cwd=cwd, env=with_tools(), stdin=subprocess.DEVNULL, stdout=out,
+        done = subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out,
                               stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").split("\n")[-30:])

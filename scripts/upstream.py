@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from patchset import PRISTINE, TOP, TREE, SeriesError, main
-from run_tests import own_tests
-from series import WORK, build_here, with_tools
+from run_tests import introspect, own_tests
+from series import WORK, build_here
 from tap import Group, parse
 
 SUITES = ("unit", "qtest", "qapi-schema", "decodetree", "softfloat", "tracetool")
@@ -31,11 +31,8 @@ Outcome = dict[str, str]        # subtest -> passed, failed or skipped
 
 
 def upstream_tests(obj: Path) -> dict[str, dict]:
-    """What meson knows of each test."""
-    done = subprocess.run([obj / "pyvenv/bin/meson", "introspect", "--tests", obj], check=True,
-                          stdout=subprocess.PIPE, env=with_tools())
-    return {test["name"]: test for test in json.loads(done.stdout)
-            if test["name"] not in own_tests() and
+    own = own_tests()
+    return {test["name"]: test for test in introspect(obj) if test["name"] not in own and
             any(suite.rpartition(":")[2] in SUITES for suite in test["suite"])}
 
 
@@ -44,7 +41,7 @@ def run_by_hand(obj: Path, test: dict) -> Outcome:
     try:
         done = subprocess.run([word for word in test["cmd"] if word != "--full"], cwd=obj,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                              errors="replace", env={**with_tools(), **test["env"]}, check=False,
+                              errors="replace", env={**os.environ, **test["env"]}, check=False,
                               timeout=TIMEOUT * test["timeout"])
         result, out = "ERROR" if done.returncode else "OK", done.stdout
     except subprocess.TimeoutExpired as error:
@@ -52,24 +49,25 @@ def run_by_hand(obj: Path, test: dict) -> Outcome:
     return outcome({"result": result, "stdout": out})
 
 
-def suite(obj: Path, options: list[str], names: list[str]) -> dict[str, Outcome]:
-    """Runs tests (all if no names are given); the outcome of each."""
+def run_by_meson(obj: Path, options: list[str], names: list[str]) -> dict[str, Outcome]:
     log = obj / "meson-logs" / "testlog.json"
     log.unlink(missing_ok=True)
-    tests = upstream_tests(obj)
-    by_hand = [name for name in names or tests if name in tests and
-               "--full" in tests[name]["cmd"] and not os.access("/dev/kvm", os.W_OK)]
-    chosen = [name for name in names or tests if name not in by_hand]
-    if chosen:
-        subprocess.run([obj / "pyvenv/bin/meson", "test", "-C", obj, "-t", str(TIMEOUT), *options,
-                        *chosen], stdin=subprocess.DEVNULL, stdout=sys.stderr, env=with_tools(),
-                       check=False)
-        if not log.exists():
-            raise SeriesError(f"meson test ran nothing in {obj}")
+    subprocess.run([obj / "pyvenv/bin/meson", "test", "-C", obj, "-t", str(TIMEOUT), *options,
+                    *names], stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+    if not log.exists():
+        raise SeriesError(f"meson test ran nothing in {obj}")
+    entries = map(json.loads, log.read_text(errors="replace").splitlines())
+    return {entry["name"].rpartition(" / ")[2]: outcome(entry) for entry in entries}
+
+
+def suite(obj: Path, options: list[str], names: list[str]) -> dict[str, Outcome]:
+    """Runs tests (all if no names are given); the outcome of each."""
+    kvm = os.access("/dev/kvm", os.W_OK)
+    tests = {name: test for name, test in upstream_tests(obj).items() if not names or name in names}
+    by_hand = [name for name, test in tests.items() if "--full" in test["cmd"] and not kvm]
     found = {name: run_by_hand(obj, tests[name]) for name in by_hand}
-    for line in log.read_text(errors="replace").splitlines() if chosen else ():
-        entry = json.loads(line)
-        found[entry["name"].rpartition(" / ")[2]] = outcome(entry)
+    if by_meson := [name for name in tests if name not in by_hand]:    # no names: all tests
+        found |= run_by_meson(obj, options, by_meson)
     return found
 
 
@@ -83,10 +81,13 @@ def outcome(entry: dict) -> Outcome:
     return result
 
 
-def agree(pristine: Outcome, patched: Outcome) -> bool:
+def added(pristine: Outcome, patched: Outcome) -> list[str]:
     """Some tests find their subtests in QEMU: a new QMP command is one more."""
-    new = {sub for sub in patched if sub not in pristine and patched[sub] == "passed"}
-    return bool(pristine) and pristine == {sub: patched[sub] for sub in patched if sub not in new}
+    return [sub for sub in patched if sub not in pristine and patched[sub] == "passed"]
+
+
+def agree(pristine: Outcome, patched: Outcome) -> bool:
+    return bool(pristine) and patched == pristine | dict.fromkeys(added(pristine, patched), "passed")
 
 
 def different(pristine: dict[str, Outcome], patched: dict[str, Outcome]) -> list[str]:
@@ -133,8 +134,8 @@ def compare(options: list[str]) -> int:
         total = counts(found[side])
         print(f"* {side}: {len(found[side])} programs, {total['passed']} subtests passed, "
               f"{total['failed']} failed, {total['skipped']} skipped")
-    new = [f"{name} {sub}" for name, result in found["patched"].items() for sub in result
-           if sub not in found["pristine"].get(name, {})]
+    new = [f"{name} {sub}" for name, result in found["patched"].items()
+           for sub in added(found["pristine"].get(name, {}), result)]
     print(f"* only in the patched one: {', '.join(new) or 'nothing'}")
     print(f"* run more than once: {' '.join(sorted(set(again))) or 'none'}")
     (TOP / "build/check/upstream.json").write_text(json.dumps(found, indent=1) + "\n")
