@@ -9,8 +9,8 @@ usage: migrations.py [--qemu FILE] [--other FILE] [--python DIR] [--count N] [--
 Each round starts a second QEMU, migrates to it, or lets the migration come to nothing, and goes on
 with the side that survives. Rate, size of packets, capabilities (multifd, postcopy-ram,
 pause-before-switchover, auto-converge) and the way a round ends (completed, cancelled, destination
-or source killed) are drawn from the seed. With --other, QEMUs take turns with that program: one that does
-not have our properties takes part without redirectors: what is lost then is not judged.
+or source killed) are drawn from the seed. With --other, QEMUs take turns with that program: one
+that does not have our properties takes part without redirectors: what is lost then is not judged.
 
 Real TAPs on a real bridge, in a network namespace of their own, vhost off: the guest is a socket on
 a hub, which takes packets while the VM runs, as a guest does, and costs no emulation. A fixed
@@ -211,6 +211,11 @@ class Qemu:
         info, = self("query-filter-redirectors")
         return dict(info[end]["stats"])
 
+    def peer_gone(self) -> bool:
+        """The character device has come to the end of what the other side sent."""
+        return any(entry["label"] == "handover" and entry["filename"].startswith("disconnected")
+                   for entry in self("query-chardev"))
+
     def set(self, capabilities: dict[str, bool]) -> None:
         self("migrate-set-capabilities", capabilities=[
             {"capability": name, "state": state} for name, state in capabilities.items()])
@@ -225,7 +230,10 @@ class Qemu:
         """Incoming: it has the guest, or has given up, which ends it."""
         try:
             return self.running()
-        except Exception:
+        except Exception as error:
+            wait_until("who does not answer has ended", lambda: not self.vm.is_running())
+            if (self.vm.exitcode() or 0) < 0:
+                raise Failed(f"{self.name}: ended by signal {-self.vm.exitcode()}") from error
             kill(self)
             return True
 
@@ -315,7 +323,6 @@ class Lab:
                     kill(destination)
                 elif plan["ending"] == "kill source":
                     kill(source)
-                    plan["error"] = None
                     return "source killed"
             elif acted and status == "pre-switchover" and not plan.get("continued"):
                 plan["continued"] = True
@@ -323,8 +330,8 @@ class Lab:
             return None
 
         status = str(wait_until("the migration is over", over))
-        if status != "source killed":
-            plan["error"] = source("query-migrate").get("error-desc")
+        plan["error"] = None if status == "source killed" else \
+            source("query-migrate").get("error-desc")
         return status
 
     def hand_over(self, source: Qemu, destination: Qemu, plan: dict[str, Any]) -> None:
@@ -367,12 +374,14 @@ class Lab:
         if not destination.vm.is_running():
             return Qemu(self, self.program(), source.tap, False)
         if source.ours and destination.ours:
+            wait_until("the source's last bytes are read", destination.peer_gone)
             wait_until("all is injected", lambda: not destination.stats("output")["queued"] and
                        destination.stats("input")["packets"] ==
                        destination.stats("output")["packets"])
-            if destination.stats("output")["lost"]:
-                raise Failed(f"packets were lost on the way: {destination.stats('output')}")
-            plan["handed"] = destination.stats("output")["packets"]
+            end = destination.stats("output")
+            if end["lost"]:
+                raise Failed(f"packets were lost on the way: {end}")
+            plan["handed"] = end["packets"]
         self.network.point_to(destination.tap)
         return destination
 
@@ -393,7 +402,6 @@ class Lab:
             # What the source had not sent yet nobody can get. From now on all arrives.
             survivor, gone = self.lose_source(source, destination, plan), source
             both = False
-            plan["until"] = self.sender.sent
         elif status == "completed" and plan["ending"] != "kill":
             self.hand_over(source, destination, plan)
             survivor, gone = destination, source
@@ -412,7 +420,7 @@ class Lab:
             if not source.running():
                 source("cont")
             survivor, gone = source, destination
-        target = plan.get("until", self.sender.sent)
+        target = self.sender.sent
         self.settle(target)
         gone.end()
         survivor.set(dict.fromkeys(plan["capabilities"], False))
