@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-TOP = Path(__file__).resolve().parent.parent.parent
+TOP = Path(os.environ.get("SERIES_TOP") or Path(__file__).resolve().parent.parent.parent)
 sys.path.insert(0, str(TOP / "scripts"))
 from tap import Group  # noqa: E402
 
