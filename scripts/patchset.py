@@ -257,6 +257,12 @@ def blame_hunk(patch: Patch, error: str) -> str:
             f" (docs/hacking.md: 'A hunk does not apply')")
 
 
+def apply(diff: str, env: dict[str, str]) -> None:
+    """Apply hunks to an index. On an older base the third line of context may be another."""
+    exact = [] if qemu_base() == main_base() else ["-C2"]
+    git("apply", "--cached", "--whitespace=nowarn", *exact, "-", stdin=diff, env=env)
+
+
 def commit_series(series: list[Patch], person: tuple[str, str], date: str | None,
                   message, real_files: bool) -> str:
     """
@@ -274,7 +280,7 @@ def commit_series(series: list[Patch], person: tuple[str, str], date: str | None
         for patch in series:
             if patch.diff:
                 try:
-                    git("apply", "--cached", "--whitespace=nowarn", "-", stdin=patch.diff, env=env)
+                    apply(patch.diff, env)
                 except SeriesError as e:
                     raise SeriesError(blame_hunk(patch, str(e))) from e
             for name in patch.new_files if real_files else ():
@@ -323,7 +329,7 @@ def gives(patch: Path, commit: str) -> bool:
         git("read-tree", f"{commit}^", env=env)
         try:
             if diff := read_patch(patch).diff:
-                git("apply", "--cached", "--whitespace=nowarn", "-", stdin=diff, env=env)
+                apply(diff, env)
         except SeriesError:
             return False
         return git("write-tree", env=env) == git("rev-parse", f"{commit}^{{tree}}")
