@@ -144,7 +144,7 @@ class Qemu:
         options = [
             "-M", "none", "-accel", "qtest", "-nodefaults", "-display", "none", "-S",
             "-qmp", f"unix:{self.dir}/qmp,server=on,wait=off",
-            "-netdev", "tap,id=x,ifname=tapx,script=no,downscript=no,vhost=off",
+            "-netdev", "tap,id=x,ifname=tapx,script=,downscript=,vhost=off",
             "-netdev", f"dgram,id=n,local.type=fd,local.str={theirs.fileno()}",
             "-netdev", "hubport,id=h,hubid=0,netdev=n",
         ]
