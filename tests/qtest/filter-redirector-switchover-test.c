@@ -1,0 +1,662 @@
+/*
+ * QTest of filter-redirector: the source of a migration, whatever stopped its
+ * machine and however the migration ends
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/socket.h>
+#include "qemu/timer.h"
+#include "qobject/qlist.h"
+#include "qobject/qnum.h"
+#include "filter-redirector-nic.h"
+
+/*
+ * A machine with a virtio-net device on TAP x, whose driver is the test, and
+ * a redirector f0.  All packets are numbered, and at each point it is known
+ * who has to have got which: the guest, the chardev, or nobody yet.
+ */
+
+#define SIZE 200            /* bytes of each packet */
+#define STEP 10             /* packets sent in each step */
+#define VNET_LEN 12         /* the NIC's vnet header on the chardev */
+
+#define HAND_OVER "id=f0,netdev=x,queue=tx,outdev=co,vnet_hdr_support=on," \
+                  "enable_when_stopped=on,enable_when_running=off"
+
+typedef struct Machine {
+    Pc pc;
+    Rig *r;
+    Port *x;
+    int co;
+    int stream;             /* the migration's other end; -1: none */
+    Drain *drain;           /* reads it */
+    uint32_t sent;          /* packets sent into the TAP */
+    uint32_t seen;          /* of them, somebody got */
+} Machine;
+
+static Machine *machine_new(const char *args, unsigned tap_bits)
+{
+    Machine *m = g_new0(Machine, 1);
+
+    m->stream = -1;
+    m->r = rig_new();
+    m->x = rig_tap(m->r, "x", tap_bits);
+    m->co = rig_chardev(m->r, "co");
+    g_string_append_printf(m->r->args, "-m 64 %s ", args);
+    return m;
+}
+
+static Machine *machine_start(const char *args, const char *props)
+{
+    Machine *m = machine_new(args, 0);
+
+    pc_add_nic(&m->pc, m->r, "x", "disable-legacy=on");
+    pc_start(&m->pc);
+    pc_nic_drive(&m->pc, 0, 0, 1);
+    rig_add(m->r, props);
+    return m;
+}
+
+static void stream_close(Machine *m)
+{
+    if (m->drain) {
+        drain_stop(m->drain);
+        m->drain = NULL;
+    }
+    if (m->stream >= 0) {
+        close(m->stream);
+        m->stream = -1;
+    }
+}
+
+static void machine_free(Machine *m)
+{
+    stream_close(m);
+    pc_end(&m->pc);
+    g_free(m);
+}
+
+/*
+ * Packets
+ */
+
+static void send_step(Machine *m)
+{
+    send_packets(m->x->outside, SIZE, m->sent, STEP);
+    m->sent += STEP;
+}
+
+static void expect_nothing_more(Machine *m)
+{
+    rig_sync(m->r);
+    expect_silence(m->co);
+    pc_nic_expect_silence(&m->pc, 0);
+}
+
+/* All that nobody has seen yet is the guest's, and nobody else's. */
+static void guest_gets_all(Machine *m)
+{
+    pc_nic_expect(&m->pc, 0, SIZE, m->seen, m->sent - m->seen);
+    m->seen = m->sent;
+    expect_nothing_more(m);
+}
+
+static void outdev_expect(Machine *m, uint32_t first, uint32_t n)
+{
+    g_autofree uint8_t *data = g_malloc(PACKET_MAX);
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        g_assert_cmpuint(recv_frame(m->co, data, VNET_LEN), ==,
+                         VNET_LEN + SIZE);
+        g_assert_cmpuint(packet_seq(data + VNET_LEN), ==, first + i);
+        packet_check(data + VNET_LEN, SIZE);
+    }
+}
+
+static void outdev_gets_all(Machine *m)
+{
+    outdev_expect(m, m->seen, m->sent - m->seen);
+    m->seen = m->sent;
+    expect_nothing_more(m);
+}
+
+static void guest_lost_nothing(Machine *m)
+{
+    assert_stat(m->r, "f0", "output.stats.packets", 0);
+    assert_stat(m->r, "f0", "output.stats.lost", 0);
+}
+
+/*
+ * Migration, into a stream that the test reads or doesn't
+ */
+
+static char *migration_status(Machine *m)
+{
+    QDict *reply = qtest_qmp_assert_success_ref(
+        m->r->qts, "{'execute': 'query-migrate'}");
+    char *status = g_strdup(qdict_get_try_str(reply, "status") ?: "none");
+
+    qobject_unref(reply);
+    return status;
+}
+
+static void wait_migration(Machine *m, const char *status)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    char *now = migration_status(m);
+
+    while (strcmp(now, status) && g_get_monotonic_time() < end) {
+        g_usleep(1000);
+        g_free(now);
+        now = migration_status(m);
+    }
+    g_assert_cmpstr(now, ==, status);
+    g_free(now);
+}
+
+static void set_capability(Machine *m, const char *name, bool on)
+{
+    qtest_qmp_assert_success(m->r->qts,
+                             "{'execute': 'migrate-set-capabilities', "
+                             "'arguments': {'capabilities': ["
+                             "{'capability': %s, 'state': %i}]}}",
+                             name, on);
+}
+
+/* Where a migration waits for the test. */
+typedef enum Place {
+    PLACE_ACTIVE,           /* nobody reads the stream */
+    PLACE_SWITCHOVER,       /* all but the last is sent, the machine stopped */
+    PLACE_NONE,             /* it doesn't wait */
+} Place;
+
+/* More than the stream holds while nobody reads it. */
+static void fill_memory(Machine *m)
+{
+    qtest_memset(m->r->qts, 32 * 1024 * 1024, 0x5a, 8 * 1024 * 1024);
+}
+
+static void migrate_begin(Machine *m, Place place)
+{
+    int fd[2];
+
+    fill_memory(m);
+    stream_close(m);
+    set_capability(m, "pause-before-switchover", place == PLACE_SWITCHOVER);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), ==,
+                    0);
+    m->stream = fd[0];
+    qtest_qmp_fds_assert_success(m->r->qts, &fd[1], 1, "{'execute': 'getfd', "
+                                 "'arguments': {'fdname': 'mig'}}");
+    close(fd[1]);
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate', "
+                             "'arguments': {'uri': 'fd:mig'}}");
+    wait_migration(m, "active");
+}
+
+static void migrate_let_go(Machine *m)
+{
+    if (!m->drain) {
+        m->drain = drain_start(m->stream);
+    }
+}
+
+static void migrate_arrive(Machine *m, Place place)
+{
+    if (place == PLACE_SWITCHOVER) {
+        migrate_let_go(m);
+        wait_migration(m, "pre-switchover");
+    }
+}
+
+static void migrate_continue(Machine *m, Place place)
+{
+    if (place == PLACE_SWITCHOVER) {
+        qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate-continue', "
+                                 "'arguments': {'state': 'pre-switchover'}}");
+    }
+}
+
+static void migrate_cancel(Machine *m)
+{
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate_cancel'}");
+    wait_migration(m, "cancelled");
+    stream_close(m);
+}
+
+/* The other side is gone. */
+static void migrate_break(Machine *m, Place place)
+{
+    stream_close(m);
+    migrate_continue(m, place);
+    wait_migration(m, "failed");
+}
+
+static void migrate_complete(Machine *m, Place place)
+{
+    migrate_let_go(m);
+    migrate_continue(m, place);
+    wait_migration(m, "completed");
+    rig_wait_runstate(m->r, "postmigrate");
+    stream_close(m);
+}
+
+/*
+ * What stops a machine, and what lets it go on
+ */
+
+typedef struct Halt {
+    const char *name;
+    const char *device;     /* that it needs; NULL: none */
+    const char *args;
+    void (*halt)(Machine *m);
+    void (*resume)(Machine *m);
+    const char *state;      /* run state in between */
+    const char *phase;      /* "stopped" if NULL */
+    bool resets;            /* the guest's driver has to begin anew */
+    bool from_start;        /* the machine has never run */
+} Halt;
+
+static void halt_stop(Machine *m)
+{
+    rig_stop(m->r);
+}
+
+static void resume_cont(Machine *m)
+{
+    rig_cont(m->r);
+}
+
+#define BLK_SLOT 8
+#define BLK_HEADER_LEN 16
+#define BLK_SECTOR 512
+
+/* Write a sector of the disk, whose image fails the first write. */
+static void halt_io_error(Machine *m)
+{
+    QTestState *qts = m->r->qts;
+    QPCIAddress addr = { .devfn = QPCI_DEVFN(BLK_SLOT, 0) };
+    QVirtioPCIDevice *blk = virtio_pci_new(m->pc.bus, &addr);
+    uint64_t req = guest_alloc(&m->pc.alloc, BLK_HEADER_LEN + BLK_SECTOR + 1);
+    uint32_t head;
+    QVirtQueue *vq;
+
+    qvirtio_pci_device_enable(blk);
+    qvirtio_start_device(&blk->vdev);
+    qvirtio_set_features(&blk->vdev, 1ull << VIRTIO_F_VERSION_1);
+    vq = qvirtqueue_setup(&blk->vdev, &m->pc.alloc, 0);
+    qvirtio_set_driver_ok(&blk->vdev);
+    qtest_memset(qts, req, 0, BLK_HEADER_LEN + BLK_SECTOR + 1);
+    qtest_writeb(qts, req, 1);  /* VIRTIO_BLK_T_OUT */
+    head = qvirtqueue_add(qts, vq, req, BLK_HEADER_LEN, false, true);
+    qvirtqueue_add(qts, vq, req + BLK_HEADER_LEN, BLK_SECTOR, false, true);
+    qvirtqueue_add(qts, vq, req + BLK_HEADER_LEN + BLK_SECTOR, 1, true, false);
+    qvirtqueue_kick(qts, &blk->vdev, vq, head);
+    rig_wait_runstate(m->r, "io-error");
+    qvirtqueue_cleanup(blk->vdev.bus, vq, &m->pc.alloc);
+    qos_object_destroy(&blk->obj);
+}
+
+#define IO_ERROR_ARGS \
+    "-drive if=none,id=disk,format=raw,file.driver=blkdebug," \
+    "file.image.driver=null-co,file.image.read-zeroes=on," \
+    "file.inject-error.0.event=write_aio,file.inject-error.0.once=on," \
+    "werror=stop -device virtio-blk-pci,drive=disk,addr=08.0," \
+    "disable-legacy=on"
+
+static void halt_watchdog(Machine *m)
+{
+    qtest_outb(m->r->qts, 0x443, 13);   /* armed: 4 seconds */
+    qtest_clock_step(m->r->qts, 5 * NANOSECONDS_PER_SECOND);
+}
+
+static void halt_panic(Machine *m)
+{
+    qtest_outb(m->r->qts, 0x505, 1);
+}
+
+/* As a guest does, by the sleep type in the power management's register. */
+static void acpi_sleep(Machine *m, unsigned type)
+{
+    const uint16_t base = 0x600;
+    QPCIDevice *pm = qpci_device_find(m->pc.bus, QPCI_DEVFN(1, 3));
+
+    g_assert_nonnull(pm);
+    qpci_config_writel(pm, 0x40, base | 1);
+    qpci_config_writeb(pm, 0x80, 1);
+    qtest_outw(m->r->qts, base + 4, 1 << 13 | type << 10);
+    g_free(pm);
+}
+
+static void halt_suspend(Machine *m)
+{
+    acpi_sleep(m, 1);
+}
+
+static void resume_wakeup(Machine *m)
+{
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'system_wakeup'}");
+}
+
+static void halt_shutdown(Machine *m)
+{
+    acpi_sleep(m, 0);
+}
+
+static void resume_reset(Machine *m)
+{
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'system_reset'}");
+    rig_wait_runstate(m->r, "prelaunch");
+    rig_cont(m->r);
+}
+
+static const Halt halts[] = {
+    { "switchover", .resume = NULL, .state = "running" },
+    { "stop", .halt = halt_stop, .resume = resume_cont, .state = "paused" },
+    { "io-error", .device = "virtio-blk-pci", .args = IO_ERROR_ARGS,
+      .halt = halt_io_error, .resume = resume_cont, .state = "io-error" },
+    { "watchdog", .device = "ib700",
+      .args = "-device ib700 -action watchdog=pause",
+      .halt = halt_watchdog, .resume = resume_cont, .state = "watchdog" },
+    { "panic", .device = "pvpanic",
+      .args = "-device pvpanic -action panic=pause", .halt = halt_panic,
+      .resume = resume_cont, .state = "guest-panicked" },
+    { "shutdown", .args = "-action shutdown=pause", .halt = halt_shutdown,
+      .resume = resume_reset, .state = "shutdown", .resets = true },
+    { "suspend", .halt = halt_suspend, .resume = resume_wakeup,
+      .state = "suspended", .phase = "running", .resets = true },
+    { "prelaunch", .args = "-S", .resume = resume_cont, .state = "prelaunch",
+      .from_start = true },
+};
+
+/*
+ * The cases: a machine halts, before its migration begins or after that; in
+ * the end the guest goes on here, or there.
+ */
+
+typedef struct Path {
+    const char *name;
+    bool halt_first;
+    Place place;            /* where the migration is when it ends */
+} Path;
+
+static const Path paths[] = {
+    { "before", true, PLACE_ACTIVE },
+    { "before-late", true, PLACE_SWITCHOVER },
+    { "during", false, PLACE_ACTIVE },
+    { "during-late", false, PLACE_SWITCHOVER },
+};
+
+typedef struct SwitchCase {
+    const Halt *halt;
+    const Path *path;
+    void (*end)(Machine *m, const struct SwitchCase *c);
+} SwitchCase;
+
+static const char *halted_phase(const SwitchCase *c)
+{
+    return c->path->place == PLACE_SWITCHOVER ? "stopped"
+                                              : c->halt->phase ?: "stopped";
+}
+
+static void do_halt(Machine *m, const Halt *h)
+{
+    if (h->halt) {
+        h->halt(m);
+        rig_wait_runstate(m->r, h->state);
+        rig_wait_phase(m->r, "f0", h->phase ?: "stopped");
+    }
+}
+
+/* The guest goes on after a migration that came to nothing. */
+static void do_resume(Machine *m, const Halt *h)
+{
+    rig_wait_runstate(m->r, h->state);
+    if (h->resume) {
+        h->resume(m);
+        rig_wait_runstate(m->r, "running");
+    }
+    if (h->resets) {
+        pc_nic_redrive(&m->pc, 0, 0, 1);
+    }
+    rig_wait_phase(m->r, "f0", "running");
+}
+
+static void check_guest_goes_on(Machine *m)
+{
+    guest_gets_all(m);
+    send_step(m);
+    guest_gets_all(m);
+    guest_lost_nothing(m);
+}
+
+static void end_cancelled(Machine *m, const SwitchCase *c)
+{
+    migrate_cancel(m);
+    do_resume(m, c->halt);
+    check_guest_goes_on(m);
+}
+
+static void end_failed(Machine *m, const SwitchCase *c)
+{
+    migrate_break(m, c->path->place);
+    do_resume(m, c->halt);
+    check_guest_goes_on(m);
+}
+
+/* Packets come between the migration's end and what the guest does next. */
+static void end_cancelled_wait(Machine *m, const SwitchCase *c)
+{
+    migrate_cancel(m);
+    if (c->halt->resume) {
+        rig_wait_runstate(m->r, c->halt->state);
+        rig_wait_phase(m->r, "f0", c->halt->phase ?: "stopped");
+        send_step(m);
+        expect_nothing_more(m);
+    }
+    do_resume(m, c->halt);
+    check_guest_goes_on(m);
+}
+
+static void check_handed_over(Machine *m)
+{
+    rig_wait_phase(m->r, "f0", "migrated");
+    outdev_gets_all(m);
+    send_step(m);
+    outdev_gets_all(m);
+    assert_stat(m->r, "f0", "output.stats.lost", 0);
+    assert_stat(m->r, "f0", "output.stats.errors", 0);
+}
+
+static void end_completed(Machine *m, const SwitchCase *c)
+{
+    migrate_complete(m, c->path->place);
+    check_handed_over(m);
+}
+
+/* The first attempt comes to nothing. */
+static void end_retried(Machine *m, const SwitchCase *c)
+{
+    migrate_cancel(m);
+    if (!c->halt->resume) {
+        rig_wait_runstate(m->r, "running");
+        guest_gets_all(m);
+        guest_lost_nothing(m);
+    }
+    migrate_begin(m, c->path->place);
+    migrate_arrive(m, c->path->place);
+    send_step(m);
+    expect_nothing_more(m);
+    migrate_complete(m, c->path->place);
+    check_handed_over(m);
+}
+
+static void cont_after_completed(Machine *m, const SwitchCase *c)
+{
+    rig_cont(m->r);
+    if (c->halt->phase) {
+        /* A suspended machine was migrated: it still is. */
+        rig_wait_runstate(m->r, c->halt->state);
+        c->halt->resume(m);
+        pc_nic_redrive(&m->pc, 0, 0, 1);
+    }
+    rig_wait_runstate(m->r, "running");
+    rig_wait_phase(m->r, "f0", "running");
+}
+
+/* What has been handed over can't come back; all the rest is the guest's. */
+static void end_cont(Machine *m, const SwitchCase *c)
+{
+    uint64_t handed_over;
+
+    migrate_complete(m, c->path->place);
+    check_handed_over(m);
+    handed_over = rig_stat(m->r, "f0", "output.stats.packets");
+    cont_after_completed(m, c);
+    send_step(m);
+    guest_gets_all(m);
+    assert_stat(m->r, "f0", "output.stats.packets", handed_over);
+}
+
+/* The manager has not said yet that the guest is not to go on here. */
+static void end_kept(Machine *m, const SwitchCase *c)
+{
+    rig_set(m->r, "f0", "status", "off");
+    migrate_complete(m, c->path->place);
+    rig_wait_phase(m->r, "f0", "migrated");
+    send_step(m);
+    expect_nothing_more(m);
+    rig_set(m->r, "f0", "status", "on");
+    check_handed_over(m);
+}
+
+static void end_kept_cont(Machine *m, const SwitchCase *c)
+{
+    rig_set(m->r, "f0", "status", "off");
+    migrate_complete(m, c->path->place);
+    rig_wait_phase(m->r, "f0", "migrated");
+    send_step(m);
+    expect_nothing_more(m);
+    cont_after_completed(m, c);
+    check_guest_goes_on(m);
+}
+
+static const struct {
+    const char *name;
+    void (*end)(Machine *m, const SwitchCase *c);
+} ends[] = {
+    { "cancelled", end_cancelled },
+    { "cancelled-wait", end_cancelled_wait },
+    { "failed", end_failed },
+    { "completed", end_completed },
+    { "retried", end_retried },
+    { "cont", end_cont },
+    { "kept", end_kept },
+    { "kept-cont", end_kept_cont },
+};
+
+static void test_switch(const void *data)
+{
+    const SwitchCase *c = data;
+    Machine *m = machine_start(c->halt->args ?: "", HAND_OVER);
+
+    if (!c->halt->from_start) {
+        rig_wait_phase(m->r, "f0", "running");
+        send_step(m);
+        guest_gets_all(m);
+    }
+    if (c->path->halt_first) {
+        do_halt(m, c->halt);
+        send_step(m);
+        expect_nothing_more(m);
+    }
+    migrate_begin(m, c->path->place);
+    if (!c->path->halt_first) {
+        do_halt(m, c->halt);
+    }
+    migrate_arrive(m, c->path->place);
+    rig_wait_phase(m->r, "f0", halted_phase(c));
+    send_step(m);
+    expect_nothing_more(m);
+    guest_lost_nothing(m);
+    c->end(m, c);
+    machine_free(m);
+}
+
+/* Without a migration: it halts and goes on. */
+static void test_halt(const void *data)
+{
+    const Halt *h = data;
+    Machine *m = machine_start(h->args ?: "", HAND_OVER);
+
+    if (!h->from_start) {
+        send_step(m);
+        guest_gets_all(m);
+    }
+    do_halt(m, h);
+    send_step(m);
+    expect_nothing_more(m);
+    do_resume(m, h);
+    check_guest_goes_on(m);
+    machine_free(m);
+}
+
+static bool halt_fits(const Halt *h, const Path *p)
+{
+    /* A machine that never ran has halted first; one that nothing halts is */
+    /* halted by its migration, late. */
+    return h->from_start ? p->halt_first :
+           h->halt ? true :
+           !p->halt_first && p->place == PLACE_SWITCHOVER;
+}
+
+static void add_switch_cases(void)
+{
+    static SwitchCase cases[ARRAY_SIZE(halts)][ARRAY_SIZE(paths)]
+                           [ARRAY_SIZE(ends)];
+    unsigned h, p, e;
+
+    for (h = 0; h < ARRAY_SIZE(halts); h++) {
+        if (halts[h].device && !qtest_has_device(halts[h].device)) {
+            continue;
+        }
+        if (halts[h].resume) {
+            g_autofree char *path =
+                g_strdup_printf("/filter-redirector/switchover/%s/resumed",
+                                halts[h].name);
+
+            case_add(path, test_halt, &halts[h]);
+        }
+        for (p = 0; p < ARRAY_SIZE(paths); p++) {
+            for (e = 0; e < ARRAY_SIZE(ends); e++) {
+                SwitchCase *c = &cases[h][p][e];
+                g_autofree char *path =
+                    g_strdup_printf("/filter-redirector/switchover/%s/%s/%s",
+                                    halts[h].name, paths[p].name,
+                                    ends[e].name);
+
+                *c = (SwitchCase) { &halts[h], &paths[p], ends[e].end };
+                if (halt_fits(&halts[h], &paths[p])) {
+                    case_add(path, test_switch, c);
+                }
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    sandbox_enter(argv);
+    g_test_init(&argc, &argv, NULL);
+
+    if (qtest_has_device("virtio-net-pci")) {
+        add_switch_cases();
+    }
+    return g_test_run();
+}
