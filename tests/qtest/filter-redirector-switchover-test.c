@@ -24,6 +24,8 @@
 #define STEP 10             /* packets sent in each step */
 #define VNET_LEN 12         /* the NIC's vnet header on the chardev */
 
+#define NIC_PROPS "disable-legacy=on"
+
 #define HAND_OVER "id=f0,netdev=x,queue=tx,outdev=co,vnet_hdr_support=on," \
                   "enable_when_stopped=on,enable_when_running=off"
 
@@ -34,6 +36,8 @@ typedef struct Machine {
     int co;
     int stream;             /* the migration's other end; -1: none */
     Drain *drain;           /* reads it */
+    bool asleep;            /* the guest is in S3, its NIC is not */
+    bool was_reset;         /* ... with a packet in the NIC's queue, perhaps */
     uint32_t sent;          /* packets sent into the TAP */
     uint32_t seen;          /* of them, somebody got */
 } Machine;
@@ -54,7 +58,7 @@ static Machine *machine_start(const char *args, const char *props)
 {
     Machine *m = machine_new(args, 0);
 
-    pc_add_nic(&m->pc, m->r, "x", "disable-legacy=on");
+    pc_add_nic(&m->pc, m->r, "x", NIC_PROPS);
     pc_start(&m->pc);
     pc_nic_drive(&m->pc, 0, 0, 1);
     rig_add(m->r, props);
@@ -90,16 +94,55 @@ static void send_step(Machine *m)
     m->sent += STEP;
 }
 
+/* What the guest finds in its memory when it wakes up. */
+static void guest_takes(Machine *m)
+{
+    g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
+    size_t got;
+
+    while ((got = pc_nic_poll(&m->pc, 0, 0, packet))) {
+        g_assert_cmpuint(packet_seq(packet), ==, m->seen);
+        packet_check(packet, got);
+        m->seen++;
+    }
+}
+
 static void expect_nothing_more(Machine *m)
 {
     rig_sync(m->r);
     expect_silence(m->co);
-    pc_nic_expect_silence(&m->pc, 0);
+    if (m->asleep) {
+        guest_takes(m);
+    } else {
+        pc_nic_expect_silence(&m->pc, 0);
+    }
+}
+
+/*
+ * Before a driver works QEMU takes one packet out of the TAP, and drops it when
+ * the driver says that it does: with and without a redirector.
+ */
+static void guest_gets_first(Machine *m)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
+
+    while (!pc_nic_poll(&m->pc, 0, 0, packet)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    }
+    m->seen += packet_seq(packet) == m->seen + 1;
+    g_assert_cmpuint(packet_seq(packet), ==, m->seen);
+    m->seen++;
 }
 
 /* All that nobody has seen yet is the guest's, and nobody else's. */
 static void guest_gets_all(Machine *m)
 {
+    if (m->was_reset && m->seen < m->sent) {
+        guest_gets_first(m);
+    }
+    m->was_reset = false;
     pc_nic_expect(&m->pc, 0, SIZE, m->seen, m->sent - m->seen);
     m->seen = m->sent;
     expect_nothing_more(m);
@@ -255,7 +298,8 @@ typedef struct Halt {
     const char *name;
     const char *device;     /* that it needs; NULL: none */
     const char *args;
-    void (*halt)(Machine *m);
+    Machine *(*start)(void);    /* NULL: with args, and it runs, as a rule */
+    void (*halt)(Machine *m);   /* NULL: it has halted by itself */
     void (*resume)(Machine *m);
     const char *state;      /* run state in between */
     const char *phase;      /* "stopped" if NULL */
@@ -356,6 +400,67 @@ static void resume_reset(Machine *m)
     rig_cont(m->r);
 }
 
+static void migrate_to_file(Machine *m, const char *file)
+{
+    g_autofree char *uri = g_strdup_printf("exec:cat > %s", file);
+
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate', "
+                             "'arguments': {'uri': %s}}", uri);
+    wait_migration(m, "completed");
+}
+
+/*
+ * Makes of a paused machine's saved state one that an internal error stopped:
+ * its run state is in there, as a length and a string.
+ */
+static void change_saved_runstate(const char *file, const char *from,
+                                  const char *to)
+{
+    g_autofree char *want = g_strdup_printf("----%s", from);
+    const size_t len = strlen(want) + 1;
+    g_autofree char *state = NULL;
+    bool found = false;
+    gsize size;
+    char *p;
+
+    g_assert_true(g_file_get_contents(file, &state, &size, NULL));
+    stl_be_p(want, strlen(from) + 1);
+    for (p = state; p && !found; ) {
+        p = memmem(p + 1, state + size - p - 1, want, len);
+        found = p && memmem(p - 100, 100, "globalstate", 11);
+    }
+    g_assert_true(found);
+    stl_be_p(p, strlen(to) + 1);
+    strcpy(p + 4, to);
+    g_assert_true(g_file_set_contents(file, state, size, NULL));
+}
+
+/*
+ * Only an accelerator reports an internal error, and the test's has none.  But
+ * the machine may also come from a host where it had one.
+ */
+static Machine *start_internal_error(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("qtest-redirector-XXXXXX", NULL);
+    g_autofree char *file = g_strdup_printf("%s/state", dir);
+    g_autofree char *uri = g_strdup_printf("exec:cat %s", file);
+    Machine *m = machine_start("", "id=f1,netdev=x,outdev=co,status=off");
+
+    rig_stop(m->r);
+    migrate_to_file(m, file);
+    machine_free(m);
+    change_saved_runstate(file, "paused", "internal-error");
+
+    m = machine_start("-incoming defer", HAND_OVER);
+    rig_wait_phase(m->r, "f0", "incoming");
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate-incoming', "
+                             "'arguments': {'uri': %s}}", uri);
+    rig_wait_runstate(m->r, "internal-error");
+    unlink(file);
+    rmdir(dir);
+    return m;
+}
+
 static const Halt halts[] = {
     { "switchover", .resume = NULL, .state = "running" },
     { "stop", .halt = halt_stop, .resume = resume_cont, .state = "paused" },
@@ -373,6 +478,8 @@ static const Halt halts[] = {
       .state = "suspended", .phase = "running", .resets = true },
     { "prelaunch", .args = "-S", .resume = resume_cont, .state = "prelaunch",
       .from_start = true },
+    { "internal-error", .start = start_internal_error, .resume = resume_reset,
+      .state = "internal-error", .resets = true, .from_start = true },
 };
 
 /*
@@ -405,12 +512,42 @@ static const char *halted_phase(const SwitchCase *c)
                                               : c->halt->phase ?: "stopped";
 }
 
+static Machine *start_for(const Halt *h)
+{
+    Machine *m = h->start ? h->start()
+                          : machine_start(h->args ?: "", HAND_OVER);
+
+    if (!h->from_start) {
+        rig_wait_phase(m->r, "f0", "running");
+        send_step(m);
+        guest_gets_all(m);
+    }
+    return m;
+}
+
 static void do_halt(Machine *m, const Halt *h)
 {
     if (h->halt) {
         h->halt(m);
         rig_wait_runstate(m->r, h->state);
+    }
+    if (h->halt || h->from_start) {
         rig_wait_phase(m->r, "f0", h->phase ?: "stopped");
+    }
+    m->asleep = h->phase;
+}
+
+static void redrive(Machine *m)
+{
+    pc_nic_redrive(&m->pc, 0, 0, 1);
+    m->was_reset = true;
+}
+
+static void wake_up(Machine *m)
+{
+    if (m->asleep) {
+        guest_takes(m);
+        m->asleep = false;
     }
 }
 
@@ -418,12 +555,13 @@ static void do_halt(Machine *m, const Halt *h)
 static void do_resume(Machine *m, const Halt *h)
 {
     rig_wait_runstate(m->r, h->state);
+    wake_up(m);
     if (h->resume) {
         h->resume(m);
         rig_wait_runstate(m->r, "running");
     }
     if (h->resets) {
-        pc_nic_redrive(&m->pc, 0, 0, 1);
+        redrive(m);
     }
     rig_wait_phase(m->r, "f0", "running");
 }
@@ -503,8 +641,11 @@ static void cont_after_completed(Machine *m, const SwitchCase *c)
     if (c->halt->phase) {
         /* A suspended machine was migrated: it still is. */
         rig_wait_runstate(m->r, c->halt->state);
+        wake_up(m);
         c->halt->resume(m);
-        pc_nic_redrive(&m->pc, 0, 0, 1);
+    }
+    if (c->halt->resets) {
+        redrive(m);
     }
     rig_wait_runstate(m->r, "running");
     rig_wait_phase(m->r, "f0", "running");
@@ -564,13 +705,8 @@ static const struct {
 static void test_switch(const void *data)
 {
     const SwitchCase *c = data;
-    Machine *m = machine_start(c->halt->args ?: "", HAND_OVER);
+    Machine *m = start_for(c->halt);
 
-    if (!c->halt->from_start) {
-        rig_wait_phase(m->r, "f0", "running");
-        send_step(m);
-        guest_gets_all(m);
-    }
     if (c->path->halt_first) {
         do_halt(m, c->halt);
         send_step(m);
@@ -593,12 +729,8 @@ static void test_switch(const void *data)
 static void test_halt(const void *data)
 {
     const Halt *h = data;
-    Machine *m = machine_start(h->args ?: "", HAND_OVER);
+    Machine *m = start_for(h);
 
-    if (!h->from_start) {
-        send_step(m);
-        guest_gets_all(m);
-    }
     do_halt(m, h);
     send_step(m);
     expect_nothing_more(m);
