@@ -782,6 +782,439 @@ static void add_switch_cases(void)
     }
 }
 
+/*
+ * QEMU itself stops the machine for a while, and lets it go on
+ */
+
+/* Packets that come at any time while QEMU does something. */
+static void send_paced(Machine *m)
+{
+    unsigned i;
+
+    for (i = 0; i < 2 * STEP; i++) {
+        send_packets(m->x->outside, SIZE, m->sent++, 1);
+        g_usleep(500);
+    }
+}
+
+static void qmp_while_sending(Machine *m, const char *command)
+{
+    QDict *reply;
+
+    qtest_qmp_send_raw(m->r->qts, "%s", command);
+    send_paced(m);
+    reply = qtest_qmp_receive(m->r->qts);
+    g_assert_true(qdict_haskey(reply, "return"));
+    qobject_unref(reply);
+}
+
+static char *job_status(Machine *m)
+{
+    QDict *reply = qtest_qmp(m->r->qts, "{'execute': 'query-jobs'}");
+    const QListEntry *e = qlist_first(qdict_get_qlist(reply, "return"));
+    QDict *job = qobject_to(QDict, qlist_entry_obj(e));
+    char *status = g_strdup(qdict_get_str(job, "status"));
+
+    g_assert_cmpstr(qdict_get_try_str(job, "error"), ==, NULL);
+    qobject_unref(reply);
+    return status;
+}
+
+/* The only job there is. */
+static void job_finish(Machine *m)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    char *now = job_status(m);
+
+    while (strcmp(now, "concluded") && g_get_monotonic_time() < end) {
+        g_usleep(1000);
+        g_free(now);
+        now = job_status(m);
+    }
+    g_assert_cmpstr(now, ==, "concluded");
+    g_free(now);
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'job-dismiss', "
+                             "'arguments': {'id': 'job'}}");
+}
+
+/* Adds a disk for snapshots, which no device has. */
+static void disk_add(Machine *m, const char *path)
+{
+    QTestState *qts = m->r->qts;
+
+    qtest_qmp_assert_success(qts, "{'execute': 'blockdev-create', "
+                             "'arguments': {'job-id': 'job', 'options': {"
+                             "'driver': 'file', 'filename': %s, "
+                             "'size': 0}}}", path);
+    job_finish(m);
+    qtest_qmp_assert_success(qts, "{'execute': 'blockdev-add', "
+                             "'arguments': {'driver': 'file', "
+                             "'node-name': 'file', 'filename': %s}}", path);
+    qtest_qmp_assert_success(qts, "{'execute': 'blockdev-create', "
+                             "'arguments': {'job-id': 'job', 'options': {"
+                             "'driver': 'qcow2', 'file': 'file', "
+                             "'size': 1048576}}}");
+    job_finish(m);
+    qtest_qmp_assert_success(qts, "{'execute': 'blockdev-add', "
+                             "'arguments': {'driver': 'qcow2', "
+                             "'node-name': 'disk', 'file': 'file'}}");
+}
+
+static void do_savevm(Machine *m)
+{
+    qmp_while_sending(m, "{\"execute\": \"human-monitor-command\", "
+                      "\"arguments\": {\"command-line\": \"savevm s0\"}}");
+}
+
+static void do_snapshot_save(Machine *m)
+{
+    qmp_while_sending(m, "{\"execute\": \"snapshot-save\", \"arguments\": {"
+                      "\"job-id\": \"job\", \"tag\": \"s1\", "
+                      "\"vmstate\": \"disk\", \"devices\": [\"disk\"]}}");
+    job_finish(m);
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'snapshot-delete', "
+                             "'arguments': {'job-id': 'job', 'tag': 's1', "
+                             "'devices': ['disk']}}");
+    job_finish(m);
+}
+
+static void expect_going_on(Machine *m)
+{
+    rig_wait_runstate(m->r, "running");
+    rig_wait_phase(m->r, "f0", "running");
+    check_guest_goes_on(m);
+}
+
+/*
+ * The machine stands still while its memory is written.
+ * @data: by which command; NULL: savevm
+ */
+static void test_snapshot(const void *data)
+{
+    void (*save)(Machine *m) = data ? do_snapshot_save : do_savevm;
+    g_autofree char *dir = g_dir_make_tmp("qtest-redirector-XXXXXX", NULL);
+    g_autofree char *path = g_strdup_printf("%s/disk", dir);
+    Machine *m = machine_start("", HAND_OVER);
+    unsigned i;
+
+    disk_add(m, path);
+    fill_memory(m);
+    for (i = 0; i < 5; i++) {
+        save(m);
+        expect_going_on(m);
+    }
+    /* A machine that stood still already goes on doing so. */
+    rig_stop(m->r);
+    save(m);
+    rig_wait_runstate(m->r, "paused");
+    rig_wait_phase(m->r, "f0", "stopped");
+    expect_nothing_more(m);
+    rig_cont(m->r);
+    expect_going_on(m);
+    machine_free(m);
+    unlink(path);
+    rmdir(dir);
+}
+
+static void dump_begin(Machine *m)
+{
+    int fd[2];
+
+    fill_memory(m);
+    stream_close(m);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), ==,
+                    0);
+    m->stream = fd[0];
+    qtest_qmp_fds_assert_success(m->r->qts, &fd[1], 1, "{'execute': 'getfd', "
+                                 "'arguments': {'fdname': 'dump'}}");
+    close(fd[1]);
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'dump-guest-memory', "
+                             "'arguments': {'paging': false, 'detach': true, "
+                             "'protocol': 'fd:dump'}}");
+}
+
+/*
+ * Until somebody reads the dump the machine stands still.  QEMU refuses a
+ * migration meanwhile, and a dump during a migration.
+ */
+static void test_dump(const void *unused)
+{
+    Machine *m = machine_start("", HAND_OVER);
+    unsigned i;
+
+    for (i = 0; i < 2; i++) {
+        dump_begin(m);
+        rig_wait_runstate(m->r, "save-vm");
+        rig_wait_phase(m->r, "f0", "stopped");
+        send_step(m);
+        expect_nothing_more(m);
+        migrate_let_go(m);
+        expect_going_on(m);
+        stream_close(m);
+    }
+    migrate_begin(m, PLACE_NONE);
+    send_step(m);
+    guest_gets_all(m);
+    migrate_complete(m, PLACE_NONE);
+    check_handed_over(m);
+    machine_free(m);
+}
+
+/* Return: false if it can't be done, and the case has been skipped */
+static bool background_snapshot(Machine *m)
+{
+    QDict *reply = qtest_qmp(m->r->qts,
+                             "{'execute': 'migrate-set-capabilities', "
+                             "'arguments': {'capabilities': ["
+                             "{'capability': 'background-snapshot', "
+                             "'state': true}]}}");
+    const bool ok = qdict_haskey(reply, "return");
+
+    if (!ok) {
+        g_test_skip(qdict_get_str(qdict_get_qdict(reply, "error"), "desc"));
+    } else {
+        qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate', "
+                                 "'arguments': {"
+                                 "'uri': 'exec:cat > /dev/null'}}");
+        send_paced(m);
+        wait_migration(m, "completed");
+        set_capability(m, "background-snapshot", false);
+    }
+    qobject_unref(reply);
+    return ok;
+}
+
+/*
+ * A migration that completes, and the guest goes on here.  A later one takes
+ * it away.
+ */
+static void test_background_snapshot(const void *unused)
+{
+    Machine *m = machine_start("", HAND_OVER);
+
+    send_step(m);
+    guest_gets_all(m);
+    if (background_snapshot(m)) {
+        expect_going_on(m);
+        rig_stop(m->r);
+        rig_wait_phase(m->r, "f0", "stopped");
+        send_step(m);
+        expect_nothing_more(m);
+        rig_cont(m->r);
+        expect_going_on(m);
+
+        rig_stop(m->r);
+        background_snapshot(m);
+        rig_wait_runstate(m->r, "paused");
+        rig_wait_phase(m->r, "f0", "stopped");
+        send_step(m);
+        expect_nothing_more(m);
+        rig_cont(m->r);
+        expect_going_on(m);
+
+        migrate_begin(m, PLACE_NONE);
+        migrate_complete(m, PLACE_NONE);
+        check_handed_over(m);
+    }
+    machine_free(m);
+}
+
+/*
+ * Other ends of migrations
+ */
+
+/* @data: whether the machine runs meanwhile */
+static void test_bad_uri(const void *data)
+{
+    Machine *m = machine_start("", HAND_OVER);
+
+    if (!data) {
+        rig_stop(m->r);
+    }
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate', 'arguments': "
+                             "{'uri': 'unix:/nonexistent/socket'}}");
+    wait_migration(m, "failed");
+    send_step(m);
+    if (!data) {
+        rig_wait_phase(m->r, "f0", "stopped");
+        expect_nothing_more(m);
+        rig_cont(m->r);
+    }
+    expect_going_on(m);
+    machine_free(m);
+}
+
+/* Many attempts, then one that goes to its end. */
+static void test_many_attempts(const void *unused)
+{
+    Machine *m = machine_start("", HAND_OVER);
+    unsigned i;
+
+    for (i = 0; i < 10; i++) {
+        const Place place = i & 1 ? PLACE_SWITCHOVER : PLACE_ACTIVE;
+
+        if (i & 2) {
+            rig_stop(m->r);
+        }
+        migrate_begin(m, place);
+        migrate_arrive(m, place);
+        send_step(m);
+        if (i & 4) {
+            migrate_break(m, place);
+        } else {
+            migrate_cancel(m);
+        }
+        if (i & 2) {
+            rig_wait_runstate(m->r, "paused");
+            expect_nothing_more(m);
+            rig_cont(m->r);
+        }
+        expect_going_on(m);
+    }
+    migrate_begin(m, PLACE_NONE);
+    migrate_complete(m, PLACE_NONE);
+    check_handed_over(m);
+    machine_free(m);
+}
+
+/* The guest is handed over, goes on here all the same, and so on. */
+static void test_to_and_fro(const void *unused)
+{
+    Machine *m = machine_start("", HAND_OVER);
+    unsigned i;
+
+    for (i = 0; i < 3; i++) {
+        migrate_begin(m, PLACE_NONE);
+        migrate_complete(m, PLACE_NONE);
+        check_handed_over(m);
+        rig_cont(m->r);
+        rig_wait_phase(m->r, "f0", "running");
+        send_step(m);
+        guest_gets_all(m);
+    }
+    machine_free(m);
+}
+
+/* The object is made when the machine has already got somewhere. */
+static void test_made_late(const void *unused)
+{
+    Machine *m = machine_start("", "id=f1,netdev=x,outdev=co,status=off");
+
+    rig_del(m->r, "f1");
+    migrate_begin(m, PLACE_SWITCHOVER);
+    migrate_arrive(m, PLACE_SWITCHOVER);
+    rig_add(m->r, HAND_OVER);
+    rig_wait_phase(m->r, "f0", "stopped");
+    send_step(m);
+    expect_nothing_more(m);
+    migrate_complete(m, PLACE_SWITCHOVER);
+    check_handed_over(m);
+    rig_del(m->r, "f0");
+
+    rig_add(m->r, HAND_OVER);
+    check_handed_over(m);
+    rig_cont(m->r);
+    rig_wait_phase(m->r, "f0", "running");
+    send_step(m);
+    guest_gets_all(m);
+    rig_del(m->r, "f0");
+
+    rig_stop(m->r);
+    rig_add(m->r, HAND_OVER);
+    rig_wait_phase(m->r, "f0", "stopped");
+    send_step(m);
+    expect_nothing_more(m);
+    rig_cont(m->r);
+    expect_going_on(m);
+    machine_free(m);
+}
+
+/* Nobody is there to take what is handed over: it stays in the TAP. */
+static void test_no_peer(const void *data)
+{
+    Machine *m = machine_new("", 0);
+    g_autofree char *path = rig_server(m->r, "srv");
+
+    pc_add_nic(&m->pc, m->r, "x", NIC_PROPS);
+    pc_start(&m->pc);
+    pc_nic_drive(&m->pc, 0, 0, 1);
+    rig_add(m->r, "id=f0,netdev=x,queue=tx,outdev=srv,vnet_hdr_support=on,"
+            "enable_when_stopped=on,enable_when_running=off");
+    migrate_begin(m, PLACE_NONE);
+    migrate_complete(m, PLACE_NONE);
+    rig_wait_phase(m->r, "f0", "migrated");
+    send_step(m);
+    expect_nothing_more(m);
+    rig_wait_state(m->r, "f0", "output", "disconnected");
+    if (data) {
+        rig_cont(m->r);
+        expect_going_on(m);
+    } else {
+        rig_close(m->r, m->co);
+        m->co = rig_connect(m->r, path);
+        check_handed_over(m);
+    }
+    machine_free(m);
+}
+
+/*
+ * Local migration: the guest goes on in another QEMU on the same TAP
+ */
+
+static void set_mode(Rig *r, const char *mode)
+{
+    qtest_qmp_assert_success(r->qts, "{'execute': 'migrate-set-parameters', "
+                             "'arguments': {'mode': %s}}", mode);
+}
+
+static void test_cpr_reboot(const void *data)
+{
+    const SwitchCase *c = data;
+    Machine *m = start_for(c->halt);
+
+    set_mode(m->r, "cpr-reboot");
+    if (c->path->halt_first) {
+        do_halt(m, c->halt);
+    }
+    migrate_begin(m, PLACE_NONE);
+    migrate_complete(m, PLACE_NONE);
+    rig_wait_phase(m->r, "f0", "local");
+    send_step(m);
+    expect_nothing_more(m);
+    rig_cont(m->r);
+    expect_going_on(m);
+
+    /* The next migration is another one. */
+    set_mode(m->r, "normal");
+    migrate_begin(m, PLACE_NONE);
+    migrate_complete(m, PLACE_NONE);
+    check_handed_over(m);
+    machine_free(m);
+}
+
+#define PREFIX "/filter-redirector/switchover/"
+
+static void add_other_cases(void)
+{
+    static const SwitchCase running = { &halts[0], &paths[2] };
+    static const SwitchCase stopped = { &halts[1], &paths[0] };
+
+    case_add(PREFIX "dump", test_dump, NULL);
+    case_add(PREFIX "savevm", test_snapshot, NULL);
+    case_add(PREFIX "snapshot-save", test_snapshot, "job");
+    case_add(PREFIX "background-snapshot", test_background_snapshot, NULL);
+    case_add(PREFIX "bad-uri/running", test_bad_uri, "running");
+    case_add(PREFIX "bad-uri/stopped", test_bad_uri, NULL);
+    case_add(PREFIX "many-attempts", test_many_attempts, NULL);
+    case_add(PREFIX "to-and-fro", test_to_and_fro, NULL);
+    case_add(PREFIX "made-late", test_made_late, NULL);
+    case_add(PREFIX "no-peer/connected", test_no_peer, NULL);
+    case_add(PREFIX "no-peer/cont", test_no_peer, "cont");
+    case_add(PREFIX "cpr-reboot/running", test_cpr_reboot, &running);
+    case_add(PREFIX "cpr-reboot/stopped", test_cpr_reboot, &stopped);
+}
+
 int main(int argc, char **argv)
 {
     sandbox_enter(argv);
@@ -789,6 +1222,7 @@ int main(int argc, char **argv)
 
     if (qtest_has_device("virtio-net-pci")) {
         add_switch_cases();
+        add_other_cases();
     }
     return g_test_run();
 }
