@@ -104,7 +104,6 @@ void pc_nic_enable(Pc *pc, unsigned nic, uint64_t features, uint32_t more)
 /* What a modern device puts in front of each packet. */
 #define NIC_HDR_LEN 12
 #define NIC_BUFFERS 64
-#define NIC_BUFFER_LEN 2048
 
 static void add_buffers(Pc *pc, unsigned nic, unsigned queue)
 {

@@ -26,10 +26,11 @@
  */
 #define NICS_MAX 2
 #define NIC_QUEUES_MAX 4
+#define NIC_BUFFER_LEN 2048
 
 typedef struct NicQueue {
     QVirtQueue *vq;
-    uint64_t buffers;       /* guest address; as many as vq->num_free says */
+    uint64_t buffers;       /* guest address: one behind the other */
 } NicQueue;
 
 typedef struct Pc {
