@@ -143,7 +143,7 @@ static void set_queue_pairs(Pc *pc, QVirtQueue *ctrl, uint16_t pairs)
     qvirtqueue_cleanup(ctrl->vdev->bus, ctrl, &pc->alloc);
 }
 
-void pc_nic_drive(Pc *pc, unsigned nic, uint64_t features, unsigned queues)
+void pc_nic_set_up(Pc *pc, unsigned nic, uint64_t features, unsigned queues)
 {
     QVirtioDevice *dev = &pc->nics[nic]->vdev;
     QVirtQueue *ctrl = NULL;
@@ -158,12 +158,24 @@ void pc_nic_drive(Pc *pc, unsigned nic, uint64_t features, unsigned queues)
         ctrl = qvirtqueue_setup(dev, &pc->alloc, 2 * queues);
     }
     qvirtio_set_driver_ok(dev);
-    for (i = 0; i < queues; i++) {
-        add_buffers(pc, nic, i);
-    }
     if (ctrl) {
         set_queue_pairs(pc, ctrl, queues);
     }
+}
+
+void pc_nic_give_buffers(Pc *pc, unsigned nic)
+{
+    unsigned i;
+
+    for (i = 0; i < NIC_QUEUES_MAX && pc->rx[nic][i].vq; i++) {
+        add_buffers(pc, nic, i);
+    }
+}
+
+void pc_nic_drive(Pc *pc, unsigned nic, uint64_t features, unsigned queues)
+{
+    pc_nic_set_up(pc, nic, features, queues);
+    pc_nic_give_buffers(pc, nic);
 }
 
 static void free_queues(Pc *pc, unsigned nic)
@@ -174,7 +186,10 @@ static void free_queues(Pc *pc, unsigned nic)
         NicQueue *q = &pc->rx[nic][i];
 
         if (q->vq) {
-            guest_free(&pc->alloc, q->buffers);
+            if (q->buffers) {
+                guest_free(&pc->alloc, q->buffers);
+                q->buffers = 0;
+            }
             qvirtqueue_cleanup(q->vq->vdev->bus, q->vq, &pc->alloc);
             q->vq = NULL;
         }

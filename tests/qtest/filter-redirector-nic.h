@@ -64,7 +64,13 @@ bool pc_nic_offers(Pc *pc, unsigned nic, unsigned bit);
 void pc_nic_enable(Pc *pc, unsigned nic, uint64_t features, uint32_t more);
 
 /**
- * pc_nic_drive() - Choose features, give the device buffers, let it work
+ * pc_nic_set_up() - Choose features, let the device work, without buffers yet
+ */
+void pc_nic_set_up(Pc *pc, unsigned nic, uint64_t features, unsigned queues);
+void pc_nic_give_buffers(Pc *pc, unsigned nic);
+
+/**
+ * pc_nic_drive() - Choose features, let the device work, give it buffers
  * @queues: number of receive queues; more than one needs VIRTIO_NET_F_MQ and
  *          VIRTIO_NET_F_CTRL_VQ
  *
