@@ -224,8 +224,9 @@ static int redirector_migration(NotifierWithReturn *notify, MigrationEvent *e,
 {
     Redirector *r = container_of(notify, Redirector, migration);
 
-    if (!redirector_vm_runs() && e->type != MIG_EVENT_PRECOPY_SETUP) {
-        r->sent_all = e->type == MIG_EVENT_PRECOPY_DONE;
+    if (!redirector_vm_runs() && e->type != MIG_EVENT_SETUP) {
+        r->sent_all = e->type == MIG_EVENT_POSTCOPY_START ||
+                      e->type == MIG_EVENT_DONE;
         if (!redirector_undecided(r)) {
             redirector_in_decided(r, true);
         }
@@ -234,10 +235,8 @@ static int redirector_migration(NotifierWithReturn *notify, MigrationEvent *e,
     return 0;
 }
 
-static void redirector_status_changed(NetFilterState *nf, Error **errp)
+void redirector_status_changed(Redirector *r)
 {
-    Redirector *r = filter_redirector_get(OBJECT(nf));
-
     if (r->nf) {
         update(r);
         qemu_bh_schedule(r->bh);
@@ -529,7 +528,6 @@ void redirector_class_init(ObjectClass *oc)
     object_class_property_add(oc, "ring_size", "size", get_ring_size,
                               set_ring_size, NULL, NULL);
 
-    nfc->status_changed = redirector_status_changed;
     nfc->accept_vhost = redirector_accept_vhost;
     nfc->accept_multiqueue = redirector_accept_multiqueue;
     nfc->intake = redirector_intake;

@@ -88,6 +88,12 @@ void redirector_setup(Redirector *r, NetFilterState *nf, const char *indev,
                       const char *outdev, bool vnet_hdr, Error **errp);
 
 /**
+ * redirector_status_changed() - Begin or stop to work, as the filter says
+ * @r: extension, in any state of set-up
+ */
+void redirector_status_changed(Redirector *r);
+
+/**
  * redirector_receive_iov() - Take a packet that the filter chain brings
  * @r: extension, set up
  * @sender: net client that sends it

@@ -14,6 +14,7 @@ its corpus, one input a line in hexadecimal, and keeps what it finds in build/fu
 input that breaks something is build/fuzz/NAME/crash-*: the program runs it as its argument.
 """
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -24,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parent.parent.parent
+TOP = Path(os.environ.get("SERIES_TOP") or Path(__file__).resolve().parent.parent.parent)
 sys.path.insert(0, str(TOP / "scripts"))
 from tap import Group  # noqa: E402
 

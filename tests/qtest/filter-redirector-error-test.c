@@ -20,9 +20,9 @@
 
 /* Netdevs and chardevs for the objects that must be refused. */
 #define ERROR_ARGS \
-    "-netdev tap,id=x,ifname=tap-x,script=no,downscript=no,vhost=off " \
-    "-netdev tap,id=y,ifname=tap-y,script=no,downscript=no,vhost=off " \
-    "-netdev tap,id=m,ifname=tap-m,queues=2,script=no,downscript=no," \
+    "-netdev tap,id=x,ifname=tap-x,script=,downscript=,vhost=off " \
+    "-netdev tap,id=y,ifname=tap-y,script=,downscript=,vhost=off " \
+    "-netdev tap,id=m,ifname=tap-m,queues=2,script=,downscript=," \
     "vhost=off " \
     "-netdev hubport,id=n,hubid=0 -netdev hubport,id=hub,hubid=0 " \
     "-netdev socket,id=sock,listen=:0 " \
@@ -344,8 +344,8 @@ static void test_error_vhost(const void *unused)
         rig_free(r);
         return;
     }
-    g_string_append(r->args, "-netdev tap,id=v,ifname=tap-v,script=no,"
-                    "downscript=no,vhost=on -chardev null,id=c0 ");
+    g_string_append(r->args, "-netdev tap,id=v,ifname=tap-v,script=,"
+                    "downscript=,vhost=on -chardev null,id=c0 ");
     rig_start(r);
     error = rig_add_error(r, "id=f0,netdev=v,outdev=c0");
     g_assert_cmpstr(qdict_get_str(error, "desc"), ==,
