@@ -472,6 +472,35 @@ void rig_wait_phase(Rig *r, const char *id, const char *phase)
     g_free(now);
 }
 
+static void wait_migration(Rig *r)
+{
+    const int64_t until = deadline();
+    bool done = false;
+
+    while (!done && g_get_monotonic_time() < until) {
+        QDict *reply = qtest_qmp_assert_success_ref(
+            r->qts, "{'execute': 'query-migrate'}");
+        const char *status = qdict_get_try_str(reply, "status");
+
+        g_assert_cmpstr(status, !=, "failed");
+        done = !g_strcmp0(status, "completed");
+        qobject_unref(reply);
+        if (!done) {
+            g_usleep(1000);
+        }
+    }
+    g_assert_true(done);
+}
+
+void rig_migrate(Rig *r, const char *file)
+{
+    g_autofree char *uri = g_strdup_printf("exec:cat > %s", file);
+
+    qtest_qmp_assert_success(r->qts, "{'execute': 'migrate', 'arguments': "
+                             "{'uri': %s}}", uri);
+    wait_migration(r);
+}
+
 char *rig_runstate(Rig *r)
 {
     QDict *info = qtest_qmp_assert_success_ref(r->qts,

@@ -178,6 +178,9 @@ void rig_wait_state(Rig *r, const char *id, const char *end,
 /* Where a redirector is on the way from here to another host. */
 void rig_wait_phase(Rig *r, const char *id, const char *phase);
 
+/* Migrate to a file, and wait until that has completed. */
+void rig_migrate(Rig *r, const char *file);
+
 /* What query-status calls the machine's state; free with g_free(). */
 char *rig_runstate(Rig *r);
 void rig_wait_runstate(Rig *r, const char *state);

@@ -22,7 +22,7 @@ static void test_leak_add_del(const void *unused)
         "id=f0,netdev=n,in_netdev=x,outdev=c0,ring_size=524288",
         "id=f0,netdev=n,indev=c0,out_netdev=x",
         "id=f0,netdev=x,out_netdev=x",
-        "id=f0,netdev=n,outdev=c0,enable_when_stopped=on",
+        "id=f0,netdev=x,outdev=c0,enable_when_stopped=on",
     };
     Rig *r = rig_new();
     unsigned fds, i;
