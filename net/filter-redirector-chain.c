@@ -75,10 +75,14 @@ static void source_update(RedirectorSource *parent)
     ChainSource *s = CHAIN_SOURCE(parent);
     NetFilterIntake intake = wanted_intake(s);
 
-    if (intake != s->intake) {
-        s->intake = intake;
-        qemu_netfilter_intake_changed(parent->owner->nf);
+    if (intake == s->intake) {
+        return;
     }
+    s->intake = intake;
+    if (intake == NET_FILTER_INTAKE_TAKE) {
+        qemu_netfilter_take_queued(parent->owner->nf);
+    }
+    qemu_netfilter_intake_changed(parent->owner->nf);
 }
 
 static void source_queue(ChainSource *s, PacketFrame *f)
@@ -88,7 +92,7 @@ static void source_queue(ChainSource *s, PacketFrame *f)
     }
     if (!packet_stream_put(&s->queue, f->hdr, f->hdr_len, f->iov,
                            f->iovcnt)) {
-        s->parent.stats.lost++;
+        redirector_sink_lose(s->sink, f->len);
     }
 }
 
@@ -109,12 +113,14 @@ ssize_t redirector_chain_receive(RedirectorSource *parent,
         (!parent->live && !s->sink->ops->connected(s->sink))) {
         return 0;
     }
+    parent->stats.packets++;
+    parent->stats.bytes += size - MIN(size, hdr_len);
     if (!s->sink->ops->connected(s->sink)) {
-        parent->stats.lost++;
+        redirector_sink_lose(s->sink, size);
         return size;
     }
     if (size <= hdr_len || size > PACKET_LEN_MAX - VNET_HDR_LEN_MAX) {
-        parent->stats.errors++;
+        redirector_sink_refuse(s->sink, -EMSGSIZE, size);
         return size;
     }
     if (iovcnt > 1) {
@@ -150,7 +156,8 @@ static unsigned source_read(RedirectorSource *parent, PacketFrame *frames,
     return n;
 }
 
-static void source_release(RedirectorSource *parent, unsigned n)
+static void source_release(RedirectorSource *parent,
+                           const PacketFrame *frames, unsigned n)
 {
     packet_stream_drop(&CHAIN_SOURCE(parent)->queue, n);
 }
@@ -160,10 +167,9 @@ static EndState source_state(RedirectorSource *parent)
     return END_STATE(ACTIVE);
 }
 
-static void source_describe(RedirectorSource *parent,
-                            FilterRedirectorEndpoint *end)
+unsigned redirector_chain_queued(RedirectorSource *parent)
 {
-    end->stats->queued = CHAIN_SOURCE(parent)->queue.packets;
+    return CHAIN_SOURCE(parent)->queue.packets;
 }
 
 static void source_free(RedirectorSource *parent)
@@ -178,7 +184,6 @@ static const RedirectorSourceOps chain_source_ops = {
     .release = source_release,
     .update = source_update,
     .state = source_state,
-    .describe = source_describe,
     .free = source_free,
 };
 

@@ -120,10 +120,12 @@ static unsigned source_read(RedirectorSource *parent, PacketFrame *frames,
     return n;
 }
 
-static void source_release(RedirectorSource *parent, unsigned n)
+static void source_release(RedirectorSource *parent,
+                           const PacketFrame *frames, unsigned n)
 {
     ChardevSource *s = CHARDEV_SOURCE(parent);
 
+    redirector_source_count(parent, frames, n);
     packet_stream_drop(&s->rx, n);
     source_update(parent);
 }

@@ -18,6 +18,17 @@ void redirector_source_update(RedirectorSource *s)
     }
 }
 
+void redirector_source_count(RedirectorSource *s, const PacketFrame *frames,
+                             unsigned n)
+{
+    unsigned i;
+
+    s->stats.packets += n;
+    for (i = 0; i < n; i++) {
+        s->stats.bytes += frames[i].len;
+    }
+}
+
 void redirector_sink_count(RedirectorSink *s, size_t bytes)
 {
     s->stats.packets++;

@@ -55,8 +55,9 @@ typedef struct RedirectorSourceOps {
     FilterRedirectorEndpointType type;
     /* The next packets, which stay in the source; at most @max. */
     unsigned (*read)(RedirectorSource *s, PacketFrame *frames, unsigned max);
-    /* Let go of the first @n of these. */
-    void (*release)(RedirectorSource *s, unsigned n);
+    /* Let go of the first @n of these; count them if that was not done. */
+    void (*release)(RedirectorSource *s, const PacketFrame *frames,
+                    unsigned n);
     /* Apart from the gate and the sink: ACTIVE, DISCONNECTED, DOWN, GONE ... */
     EndState (*state)(RedirectorSource *s);
     /* Its part of a query: name, interface, losses, what is queued. */
@@ -118,6 +119,15 @@ struct RedirectorSink {
  * @s: source
  */
 void redirector_source_update(RedirectorSource *s);
+
+/**
+ * redirector_source_count() - Count packets that came in
+ * @s: source
+ * @frames: packets
+ * @n: how many
+ */
+void redirector_source_count(RedirectorSource *s, const PacketFrame *frames,
+                             unsigned n);
 
 /* For sinks */
 
@@ -243,6 +253,12 @@ RedirectorSource *redirector_chain_source(RedirectorOwner *owner,
 ssize_t redirector_chain_receive(RedirectorSource *s, NetClientState *sender,
                                  unsigned flags, const struct iovec *iov,
                                  int iovcnt);
+
+/**
+ * redirector_chain_queued() - How many packets of the chain wait for the sink
+ * @s: source
+ */
+unsigned redirector_chain_queued(RedirectorSource *s);
 
 /**
  * redirector_chain_intake() - What the netdev has to do with packets for its

@@ -285,8 +285,10 @@ static unsigned source_read(RedirectorSource *parent, PacketFrame *frames,
     return packet_capture_read(s->capture, frames, max);
 }
 
-static void source_release(RedirectorSource *parent, unsigned n)
+static void source_release(RedirectorSource *parent,
+                           const PacketFrame *frames, unsigned n)
 {
+    redirector_source_count(parent, frames, n);
     if (n) {
         packet_capture_release(PACKET_SOURCE(parent)->capture, n);
     }

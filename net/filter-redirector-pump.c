@@ -24,17 +24,6 @@ static unsigned budget_of(RedirectorPump *p)
     return p->sink->role == SWITCHOVER_SEND ? BUDGET_COPY : BUDGET_SEND;
 }
 
-static void count_in(RedirectorSource *s, const PacketFrame *frames,
-                     unsigned n)
-{
-    unsigned i;
-
-    s->stats.packets += n;
-    for (i = 0; i < n; i++) {
-        s->stats.bytes += frames[i].len;
-    }
-}
-
 static void flush(RedirectorSink *s, unsigned budget)
 {
     if (s->ops->flush) {
@@ -56,16 +45,18 @@ bool redirector_pump_run(RedirectorPump *p)
     PacketFrame frames[REDIRECTOR_BATCH];
     RedirectorSource *source = p->source;
     RedirectorSink *sink = p->sink;
-    unsigned budget = budget_of(p), packets = 0, n = 0, done = 0;
-    uint64_t bytes = source->stats.bytes;
+    unsigned budget = budget_of(p), packets = 0, n = 0, done = 0, i;
+    size_t bytes = 0;
 
     flush(sink, budget);
-    while (packets < budget && source->stats.bytes - bytes < BUDGET_BYTES) {
+    while (packets < budget && bytes < BUDGET_BYTES) {
         n = source->ops->read(source, frames, MIN(REDIRECTOR_BATCH,
                                                   budget - packets));
         done = n ? sink->ops->put(sink, frames, n) : 0;
-        count_in(source, frames, done);
-        source->ops->release(source, done);
+        for (i = 0; i < done; i++) {
+            bytes += frames[i].len;
+        }
+        source->ops->release(source, frames, done);
         packets += done;
         if (!n || done < n) {
             break;
@@ -73,16 +64,11 @@ bool redirector_pump_run(RedirectorPump *p)
     }
     flush(sink, budget);
     set_blocked(source, done < n && !sink->ops->room(sink));
-    trace_redirector_move(source->owner->id, packets,
-                          source->stats.bytes - bytes);
+    trace_redirector_move(source->owner->id, packets, bytes);
     return n && !source->blocked;
 }
 
 bool redirector_pump_offer(RedirectorPump *p, PacketFrame *f)
 {
-    if (!p->sink->ops->put(p->sink, f, 1)) {
-        return false;
-    }
-    count_in(p->source, f, 1);
-    return true;
+    return p->sink->ops->put(p->sink, f, 1);
 }

@@ -71,6 +71,9 @@ static FilterRedirectorEndpoint *query_output(Redirector *r)
     if (s->ops->describe) {
         s->ops->describe(s, end);
     }
+    if (r->chain) {
+        end->stats->queued += redirector_chain_queued(r->chain);
+    }
     return end;
 }
 

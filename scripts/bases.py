@@ -10,7 +10,8 @@ build/dl, and the folders of an earlier run, which remember theirs. BASES_ONLY="
 environment: no other versions; BASES_GROUPS="series qemu": other groups of tests.
 
 build/bases/VERSION is this repo once more, by symbolic links, with a build/ of its own: all
-that `make` does here it does there, and what it writes to patches/ is written here.
+that `make` does here it does there, and what it writes to patches/ is written here. The version
+that build/qemu has is built there.
 """
 import os
 import re
@@ -19,7 +20,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from patchset import TOP, SeriesError, age, base_of, bases, main, shown
+from patchset import TOP, TREE, SeriesError, age, base_of, bases, main, qemu_base, shown
 from tap import Group, parse
 
 ROOM = TOP / "build" / "bases"
@@ -45,9 +46,17 @@ def version_in(source: Path) -> str:
     return done.stdout.split("\n")[0].strip()
 
 
+def place(base: str) -> Path:
+    """Where a base is built."""
+    here = (TREE / "VERSION").exists() and base == qemu_base()
+    return TOP if here else ROOM / base
+
+
 def sources(given: list[str]) -> dict[str, Path | None]:
-    """Base -> its source; None: build/bases/BASE knows it."""
+    """Base -> its source; None: the folder where it is built knows it."""
     found: dict[str, Path | None] = {}
+    if (TREE / "VERSION").exists():
+        found[qemu_base()] = None
     packages = sorted((TOP / "build" / "dl").glob("*.dsc"), reverse=True)
     for source in [*(Path(name).absolute() for name in given), *packages]:
         version = version_in(source)
@@ -75,7 +84,7 @@ def link_repo(folder: Path) -> None:
 
 
 def run(command: list[str], folder: Path) -> bool:
-    print(f"* {folder.name}: {' '.join(command)}", flush=True)
+    print(f"* {shown(folder)}: {' '.join(command)}", flush=True)
     return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, check=False,
                           env={k: v for k, v in os.environ.items()
                                if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
@@ -83,14 +92,16 @@ def run(command: list[str], folder: Path) -> bool:
 
 
 def prepare(base: str, source: Path | None) -> bool:
-    folder = ROOM / base
+    folder = place(base)
+    if folder == TOP:
+        return run(["make", "build/stamp/tree"], folder)
     link_repo(folder)
     return run(["./configure", *([f"--qemu-src={source}"] if source else ["--again"])], folder)
 
 
 def results(base: str, group: str) -> tuple[Counter, list[str]]:
     """How many passed, failed, were skipped; what failed."""
-    path = ROOM / base / "build" / "check" / f"{group}.tap"
+    path = place(base) / "build" / "check" / f"{group}.tap"
     if not path.exists():
         return Counter(failed=1), ["did not run"]
     found, complete = parse(path.read_text(errors="replace"))
@@ -126,7 +137,7 @@ def check(found: dict[str, Path | None]) -> int:
     for base, source in found.items():
         done[base] = "" if prepare(base, source) else "not configured"
         if not done[base]:
-            run(["make", "check", f"CHECK_GROUPS={' '.join(groups)}"], ROOM / base)
+            run(["make", "check", f"CHECK_GROUPS={' '.join(groups)}"], place(base))
     return report(done, groups)
 
 

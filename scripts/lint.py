@@ -3,15 +3,17 @@
 """Check this repo's own files; writes build/check/lint.tap.
 
 Shell scripts: shellcheck. Python: compiles. Every file: an SPDX line. Our QEMU
-files: each comes with exactly one patch.
+files: each comes with exactly one patch. The tools that keep the patches: their own tests.
 """
 import shutil
 import subprocess
 import sys
+import unittest
 from pathlib import Path
 
 from patchset import (TOP, SeriesError, bases, check_new_files, main_base, read_series,
                       shown, variants)
+import test_tree
 from tap import Group
 
 # Where git knows the files; TOP may be a build folder of another base (scripts/bases.py).
@@ -83,6 +85,15 @@ def check_series_files(group: Group, paths: list[Path]) -> None:
               "no patch has a New-file line for: " + ", ".join(lost))
 
 
+def check_tools(group: Group) -> None:
+    for suite in unittest.defaultTestLoader.loadTestsFromModule(test_tree):
+        for test in suite:
+            result = unittest.TestResult()
+            test.run(result)
+            group.add(test.id(), result.wasSuccessful(),
+                      "\n".join(why for _, why in result.failures + result.errors))
+
+
 def main() -> int:
     group = Group("lint")
     paths = files()
@@ -94,6 +105,7 @@ def main() -> int:
             check_python(group, path)
     check_spdx(group, paths)
     check_series_files(group, paths)
+    check_tools(group)
     for result in group.results:
         if not result.ok:
             print(f"* FAILED: {result.name}\n{result.why}")
