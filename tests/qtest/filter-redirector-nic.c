@@ -258,6 +258,18 @@ void pc_nic_expect_silence(Pc *pc, unsigned nic)
     }
 }
 
+void pc_sleep(Pc *pc, unsigned type)
+{
+    const uint16_t base = 0x600;
+    QPCIDevice *pm = qpci_device_find(pc->bus, QPCI_DEVFN(1, 3));
+
+    g_assert_nonnull(pm);
+    qpci_config_writel(pm, 0x40, base | 1);
+    qpci_config_writeb(pm, 0x80, 1);
+    qtest_outw(pc->r->qts, base + 4, 1 << 13 | type << 10);
+    g_free(pm);
+}
+
 void pc_end(Pc *pc)
 {
     unsigned i;
@@ -265,7 +277,6 @@ void pc_end(Pc *pc)
     for (i = 0; i < pc->nnics; i++) {
         free_queues(pc, i);
     }
-
     for (i = 0; i < pc->nnics; i++) {
         qos_object_destroy(&pc->nics[i]->obj);
     }

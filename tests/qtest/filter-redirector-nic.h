@@ -93,6 +93,15 @@ void pc_nic_expect(Pc *pc, unsigned nic, size_t size, uint32_t first,
                    unsigned n);
 void pc_nic_expect_silence(Pc *pc, unsigned nic);
 
+#define SLEEP_S3 1
+#define SLEEP_S5 0
+
+/**
+ * pc_sleep() - Do what a guest does to sleep, or to power off
+ * @type: as the power management's register names it
+ */
+void pc_sleep(Pc *pc, unsigned type);
+
 /* Ends the rig, too. */
 void pc_end(Pc *pc);
 
