@@ -8,8 +8,6 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "monitor/monitor.h"
-#include "qemu/ctype.h"
 #include "filter-redirector-int.h"
 
 static NetClientState *find_tap(const char *property, const char *id,
@@ -31,28 +29,6 @@ static NetClientState *find_tap(const char *property, const char *id,
     return nc;
 }
 
-/*
- * A packet socket that the user names: the number of a descriptor that QEMU
- * inherited, a name (getfd) or a set of descriptors (add-fd).
- */
-static int take_socket(NetClientState *nc, const char *name,
-                       PacketInterface *iface, Error **errp)
-{
-    bool inherited = qemu_isdigit(name[0]);
-    int fd = g_str_has_prefix(name, "/dev/fdset/")
-             ? qemu_open(name, O_RDWR, errp)
-             : monitor_fd_param(monitor_cur(), name, errp);
-
-    if (fd >= 0 && !packet_socket_take(nc, fd, iface, errp)) {
-        /* Of a wrong number nothing is known, not even that it's not QEMU's. */
-        if (!inherited) {
-            qemu_close(fd);
-        }
-        return -1;
-    }
-    return fd;
-}
-
 /* Return: a packet socket on the interface of the netdev @id, or -1 */
 static int open_socket(const char *property, const char *id, const char *name,
                        PacketEnd *end, Error **errp)
@@ -65,7 +41,7 @@ static int open_socket(const char *property, const char *id, const char *name,
         return -1;
     }
     if (name) {
-        fd = take_socket(nc, name, &end->iface, errp);
+        fd = packet_socket_get(nc, name, &end->iface, errp);
         if (fd < 0) {
             error_prepend(errp, "%s_fd '%s': ", property, name);
         }
@@ -105,13 +81,6 @@ static bool open_out_netdev(Redirector *r, Error **errp)
                          &r->out, errp);
 
     if (fd < 0) {
-        return false;
-    }
-    if (r->out.iface.macvtap) {
-        error_setg(errp, "out_netdev '%s': interface '%s' is a macvtap: "
-                   "injected packets would go to the network, not to the "
-                   "guest", r->out_netdev, r->out.iface.name);
-        qemu_close(fd);
         return false;
     }
     r->inject = packet_inject_new(fd, &r->out.iface, errp);
