@@ -18,7 +18,7 @@ PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
-CHECK_GROUPS := lint series qemu sanitize fuzz qmp faults migrations chaos lab
+CHECK_GROUPS := lint kernel series qemu sanitize fuzz qmp faults migrations chaos lab
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -55,6 +55,10 @@ check: all
 .PHONY: check-lint
 check-lint: $(STAMP)/tree
 	@$(PYTHON) scripts/lint.py
+
+.PHONY: check-kernel
+check-kernel:
+	@$(PYTHON) tests/kernel/kernel.py
 
 .PHONY: check-qemu
 check-qemu: all

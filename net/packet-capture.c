@@ -52,7 +52,7 @@ static int set_filter(PacketCapture *c, bool on, Error **errp)
         c->options.dir == NET_FILTER_DIRECTION_ALL ? PACKET_FILTER_PASS_ALL :
         outgoing ? PACKET_FILTER_PASS_OUTGOING : PACKET_FILTER_PASS_INCOMING;
     g_autofree struct sock_filter *insns =
-        g_new(struct sock_filter, BPF_MAXINSNS);
+        g_new(struct sock_filter, packet_filter_size(c->options.filter));
     unsigned n = packet_filter_join(insns, pass, c->options.filter,
                                     c->options.snaplen);
 

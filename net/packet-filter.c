@@ -163,6 +163,11 @@ static unsigned put_epilogue(struct sock_filter *to, uint32_t max)
     return EPILOGUE_MAX;
 }
 
+size_t packet_filter_size(const PacketFilter *f)
+{
+    return PROLOGUE_MAX + EPILOGUE_MAX + (f ? f->n : 1);
+}
+
 unsigned packet_filter_join(struct sock_filter *to, PacketFilterPass pass,
                             const PacketFilter *f, uint32_t snaplen)
 {

@@ -280,7 +280,7 @@ static bool has_carrier(PacketInject *inj)
  */
 static int why_refused(PacketInject *inj, const PacketFrame *f)
 {
-    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int64_t now = get_clock();
 
     if (!inj->nc || packet_interface_backlogged(inj->nc)) {
         inj->refusals = 0;

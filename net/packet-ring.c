@@ -281,6 +281,12 @@ static void first_step(PacketRing *r, Kind kind)
     }
 }
 
+/* What the kernel has counted is not counted again. */
+static void count_no_packet(PacketRing *r, Kind kind)
+{
+    r->errors += kind == KIND_LONG || kind == KIND_BROKEN;
+}
+
 /*
  * Moves the first place on to a packet, past all that is none.
  * Return: false if there is none
@@ -294,8 +300,11 @@ static bool first_settle(PacketRing *r, PacketRingPacket *p)
         if (kind == KIND_NONE || (kind == KIND_PACKET && !stale)) {
             return kind == KIND_PACKET;
         }
-        r->errors += kind == KIND_LONG || kind == KIND_BROKEN;
-        r->discarded += kind == KIND_PACKET;
+        if (kind == KIND_PACKET) {
+            r->discarded++;
+        } else {
+            count_no_packet(r, kind);
+        }
         r->stale -= stale;
         first_step(r, kind);
     }
@@ -327,20 +336,24 @@ bool packet_ring_next(PacketRing *r, PacketRingPacket *p)
     return true;
 }
 
+static void release_first(PacketRing *r)
+{
+    bool chunk = r->first.chunk;
+    unsigned block = r->first.block;
+
+    place_next_block(r, &r->first);
+    release_left(r, chunk, block);
+}
+
 /* Gives all packets back that have been read. */
 static void release_read(PacketRing *r)
 {
-    bool more = r->round || r->first.chunk != r->ahead.chunk ||
-                r->first.block != r->ahead.block;
-
-    while (more) {
-        bool chunk = r->first.chunk;
-        unsigned block = r->first.block;
-
-        place_next_block(r, &r->first);
-        release_left(r, chunk, block);
-        more = r->first.chunk != r->ahead.chunk ||
-               r->first.block != r->ahead.block;
+    while (r->first.chunk != r->ahead.chunk) {
+        release_first(r);
+    }
+    while (r->round || r->first.block != r->ahead.block) {
+        r->round = false;
+        release_first(r);
     }
     r->first = r->ahead;
 }
@@ -438,16 +451,18 @@ static void keep_block(PacketRing *r, PacketRingPlace place,
 
     while (place.block == block) {
         kind = place_peek(r, &place, &p);
-        if (r->stale) {
-            r->stale--;
-            r->discarded += kind == KIND_PACKET;
-        } else if (kind == KIND_PACKET && chunk &&
+        if (kind != KIND_PACKET) {
+            count_no_packet(r, kind);
+        } else if (r->stale) {
+            r->discarded++;
+        } else if (chunk &&
                    kept_size(&p) <= sizeof(chunk->data) - chunk->used) {
             keep_packet(chunk, &p);
         } else {
-            /* Packets that don't fit overlap: the ring is broken. */
-            r->errors += kind != KIND_VOID && kind != KIND_END;
+            /* Packets that overlap: this one can't be right. */
+            count_no_packet(r, KIND_BROKEN);
         }
+        r->stale -= MIN(r->stale, 1);
         place_step(r, &place, kind);
     }
     release_left(r, false, block);
@@ -511,13 +526,9 @@ void packet_ring_discard(PacketRing *r)
     unsigned blocks = r->blocks;
 
     while (blocks && place_open(r, first)) {
-        bool chunk = first->chunk;
-        unsigned block = first->block;
-
-        blocks -= !chunk;
+        blocks -= !first->chunk;
         r->discarded += sane(first->left);
-        place_next_block(r, first);
-        release_left(r, chunk, block);
+        release_first(r);
     }
     /*
      * The kernel is filling this block, or has not opened it since it was

@@ -95,8 +95,14 @@ typedef enum PacketFilterPass {
 } PacketFilterPass;
 
 /**
+ * packet_filter_size() - Most instructions that a socket's filter can have
+ * @f: a program, or NULL
+ */
+size_t packet_filter_size(const PacketFilter *f);
+
+/**
  * packet_filter_join() - Make a socket's filter
- * @to: result, room for BPF_MAXINSNS instructions
+ * @to: result, room for packet_filter_size() instructions
  * @pass: what passes at all
  * @f: a program that decides about that, or NULL
  * @snaplen: bytes that are captured of a packet at most, or 0 for all
