@@ -34,6 +34,9 @@ QEMU_BUILD_BUG_ON(PACKET_RING_SIZE_MIN < 2 * PACKET_RING_BLOCK_SIZE);
 /* Where a packet begins that has been moved to a chunk. */
 #define KEPT_MAC (VNET_MIN + VNET_LEN)
 
+/* Bytes of packets that a chunk has room for, or more if one needs it. */
+#define CHUNK_MIN (32 * KiB)
+
 /* Most blocks that are moved out of the ring at once. */
 #define KEEP_BATCH 16
 
@@ -102,12 +105,17 @@ bool packet_ring_map(PacketRing *r, int fd, uint64_t size, Error **errp)
     return true;
 }
 
+static size_t chunk_memory(size_t size)
+{
+    return sizeof(PacketChunk) + size;
+}
+
 static void drop_chunk(PacketRing *r)
 {
     PacketChunk *chunk = QSIMPLEQ_FIRST(&r->chunks);
 
     QSIMPLEQ_REMOVE_HEAD(&r->chunks, entry);
-    r->kept -= sizeof(*chunk);
+    r->kept -= chunk_memory(chunk->size);
     g_free(chunk);
 }
 
@@ -140,7 +148,8 @@ static struct tpacket_hdr_v1 *block_hdr(PacketRing *r, unsigned block)
 
 static uint8_t *place_base(PacketRing *r, const PacketRingPlace *place)
 {
-    return place->chunk ? place->chunk->data : block_base(r, place->block);
+    return place->chunk ? (uint8_t *)place->chunk->data
+                        : block_base(r, place->block);
 }
 
 /* Return: false if the block has not been handed over yet */
@@ -173,7 +182,8 @@ static bool place_open(PacketRing *r, PacketRingPlace *place)
 static Kind place_peek(PacketRing *r, PacketRingPlace *place,
                        PacketRingPacket *p)
 {
-    const size_t size = PACKET_RING_BLOCK_SIZE;
+    const size_t size = place->chunk ? place->chunk->used
+                                     : PACKET_RING_BLOCK_SIZE;
     struct tpacket3_hdr *hdr;
     struct sockaddr_ll *addr;
     uint32_t mac, next;
@@ -402,18 +412,20 @@ static PacketChunk *chunk_with_room(PacketRing *r, size_t size, size_t max)
 {
     PacketChunk *chunk = QSIMPLEQ_LAST(&r->chunks, PacketChunk, entry);
 
-    if (chunk && size <= sizeof(chunk->data) - chunk->used) {
+    if (chunk && size <= chunk->size - chunk->used) {
         return chunk;
     }
-    if (sizeof(*chunk) > max - MIN(max, r->kept)) {
+    size = MAX(size, CHUNK_MIN);
+    if (chunk_memory(size) > max - MIN(max, r->kept)) {
         return NULL;
     }
-    chunk = g_try_new(PacketChunk, 1);
+    chunk = g_try_malloc(chunk_memory(size));
     if (chunk) {
         chunk->packets = 0;
         chunk->used = 0;
+        chunk->size = size;
         QSIMPLEQ_INSERT_TAIL(&r->chunks, chunk, entry);
-        r->kept += sizeof(*chunk);
+        r->kept += chunk_memory(size);
     }
     return chunk;
 }
@@ -421,7 +433,7 @@ static PacketChunk *chunk_with_room(PacketRing *r, size_t size, size_t max)
 /* The same as the kernel writes; only so much as place_peek() reads. */
 static void keep_packet(PacketChunk *chunk, const PacketRingPacket *p)
 {
-    struct tpacket3_hdr *hdr = (void *)(chunk->data + chunk->used);
+    struct tpacket3_hdr *hdr = (void *)((uint8_t *)chunk->data + chunk->used);
     struct sockaddr_ll *addr =
         (void *)((uint8_t *)hdr + TPACKET_ALIGN(sizeof(*hdr)));
 
@@ -456,7 +468,7 @@ static void keep_block(PacketRing *r, PacketRingPlace place,
         } else if (r->stale) {
             r->discarded++;
         } else if (chunk &&
-                   kept_size(&p) <= sizeof(chunk->data) - chunk->used) {
+                   kept_size(&p) <= chunk->size - chunk->used) {
             keep_packet(chunk, &p);
         } else {
             /* Packets that overlap: this one can't be right. */

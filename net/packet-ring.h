@@ -34,7 +34,8 @@ typedef struct PacketChunk {
     QSIMPLEQ_ENTRY(PacketChunk) entry;
     unsigned packets;
     size_t used;                    /* bytes */
-    uint8_t data[PACKET_RING_BLOCK_SIZE] QEMU_ALIGNED(16);
+    size_t size;                    /* bytes of @data */
+    uint64_t data[];
 } PacketChunk;
 
 /* A place: the next packet to look at. */

@@ -475,7 +475,7 @@ static unsigned read_some(PacketCapture *c, unsigned max, unsigned keep)
     unsigned n = packet_capture_read(c, frames, max), i, at, first = head;
     unsigned release = n - MIN(n, keep);
 
-    for (i = 0; i < n; i++) {
+    for (i = 0; wild && i < n; i++) {
         check_bounds(&frames[i]);
     }
     if (wild) {
@@ -603,7 +603,7 @@ static void step(PacketCapture *c, FuzzInput *in)
         close_block(op & 8 ? TP_STATUS_LOSING : TP_STATUS_BLK_TMO);
         break;
     case 6:
-        if (op & 128) {
+        if ((op & 0xc0) == 0xc0) {
             keep(c);
         } else {
             read_some(c, 1 + (op >> 3) % READ_MAX, 0);
