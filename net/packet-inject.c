@@ -30,7 +30,7 @@
 #define QUEUE_PART 4
 #define QUEUE_MAX 256
 
-/* A TAP that is empty and still refuses a packet is asked this often and long. */
+/* How often and how long an empty TAP is asked to take a packet. */
 #define REFUSALS_MAX 4
 #define REFUSAL_NS (20 * SCALE_MS)
 

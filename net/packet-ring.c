@@ -5,8 +5,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What is said about Linux here was read in its sources (net/packet/af_packet.c)
- * and is checked by tests/kernel.
+ * What is said about Linux here was read in net/packet/af_packet.c and seen on
+ * Linux 6.1 and 6.18.
  */
 
 #include "qemu/osdep.h"

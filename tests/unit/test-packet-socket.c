@@ -21,6 +21,7 @@
 #include <linux/if_tun.h>
 #include "qapi/error.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
@@ -132,7 +133,7 @@ static void guest_send(Tap *t, size_t size, uint32_t seq)
     g_assert_cmpint(write(t->fd, buf, VNET_LEN + size), ==, VNET_LEN + size);
 }
 
-/* What the guest gets, without its vnet header. Return: 0 if there is nothing */
+/* What the guest gets, without its vnet header; 0 if there is nothing. */
 static size_t guest_recv(Tap *t, uint8_t *packet)
 {
     g_autofree uint8_t *buf = g_malloc(VNET_LEN + PACKET_MAX);
@@ -935,9 +936,12 @@ static void test_large_ring(const void *unused)
 static uint64_t address_space(void)
 {
     g_autofree char *text = NULL;
+    const char *end;
+    uint64_t pages;
 
     g_assert_true(g_file_get_contents("/proc/self/statm", &text, NULL, NULL));
-    return strtoull(text, NULL, 10) * qemu_real_host_page_size();
+    g_assert_cmpint(qemu_strtou64(text, &end, 10, &pages), ==, 0);
+    return pages * qemu_real_host_page_size();
 }
 
 /* The limit of the address space stands for no memory. */
