@@ -11,10 +11,13 @@ MTESTFLAGS ?=
 
 PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 
+# For the Python programs: build/ is here, though this may be a link (make bases).
+export SERIES_TOP := $(CURDIR)
+
 TREE := build/qemu
 OBJ := $(TREE)/build
 STAMP := build/stamp
-PATCHES := patches $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
+PATCHES := patches patches/bases $(wildcard patches/*.patch patches/*/ patches/*/*.patch)
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
@@ -40,7 +43,7 @@ $(STAMP)/tree: $(STAMP)/configured $(PATCHES)
 	@touch $@
 
 .PHONY: refresh
-refresh: | $(STAMP)/configured
+refresh:
 	@$(PYTHON) scripts/tree.py refresh
 	@touch $(STAMP)/tree
 
@@ -75,6 +78,17 @@ check-migrations: all
 check-upstream: all
 	@mkdir -p build/check
 	@scripts/with-working-kvm $(PYTHON) scripts/upstream.py $(MTESTFLAGS)
+
+# The series on each version of QEMU whose source is there, in build/bases/VERSION:
+# sources named here and those in build/dl. BASES_ONLY="10.2 10.0": only these.
+BASES_SRC ?=
+
+.PHONY: bases check-bases
+bases:
+	@$(PYTHON) scripts/bases.py prepare $(BASES_SRC)
+
+check-bases:
+	@$(PYTHON) scripts/bases.py check $(BASES_SRC)
 
 # ---- the lab: check-lab, lab, lab-shell, demo
 
@@ -126,6 +140,8 @@ help:
 	@echo 'make check-series-build  build every commit of the series (slow)'
 	@echo 'make check-migrations    COUNT=$(COUNT) SEED=$(SEED): migrations in a row under traffic'
 	@echo 'make check-upstream      all tests of QEMU, on QEMU as it came and patched (slow)'
+	@echo 'make check-bases         build and test on all versions of QEMU whose source is there:'
+	@echo '                         in build/dl, or BASES_SRC="PATH..." (long); make bases: prepare'
 	@echo 'make refresh             write the commits of build/qemu back to patches/'
 	@echo 'make install             install (PREFIX=$(PREFIX), DESTDIR=$(DESTDIR))'
 	@echo 'make distclean           remove all that was made (build/)'

@@ -3,15 +3,21 @@
 """Check this repo's own files; writes build/check/lint.tap.
 
 Shell scripts: shellcheck. Python: compiles. Every file: an SPDX line. Our QEMU
-files: each comes with exactly one patch.
+files: each comes with exactly one patch. The tools that keep the patches: their own tests.
 """
 import shutil
 import subprocess
 import sys
+import unittest
 from pathlib import Path
 
-from patchset import PATCHES, TOP, SeriesError, check_new_files, read_series, shown, variants
+from patchset import (TOP, SeriesError, bases, check_new_files, main_base, read_series,
+                      shown, variants)
+import test_tree
 from tap import Group
+
+# Where git knows the files; TOP may be a build folder of another base (scripts/bases.py).
+REPO = Path(__file__).resolve().parent.parent
 
 # Folders whose files go to QEMU's tree, at the same path.
 QEMU_FOLDERS = ("net", "include", "qapi", "tests/unit", "tests/qtest", "docs/system",
@@ -23,11 +29,11 @@ NO_SPDX = ("COPYING", ".gitignore", "patches/")
 def files() -> list[Path]:
     """Tracked files, and new ones that git does not ignore; all where there is no git."""
     done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others",
-                           "--exclude-standard"], cwd=TOP, text=True, check=False,
+                           "--exclude-standard"], cwd=REPO, text=True, check=False,
                           capture_output=True)
     names = done.stdout.split("\0") if done.returncode == 0 else \
-        [str(p.relative_to(TOP)) for p in TOP.rglob("*")
-         if not {"build", ".git"} & set(p.relative_to(TOP).parts)]
+        [str(p.relative_to(REPO)) for p in REPO.rglob("*")
+         if not {"build", ".git"} & set(p.relative_to(REPO).parts)]
     return [TOP / n for n in sorted(set(names)) if n and (TOP / n).is_file()]
 
 
@@ -64,20 +70,28 @@ def check_spdx(group: Group, paths: list[Path]) -> None:
 
 
 def check_series_files(group: Group, paths: list[Path]) -> None:
-    for minor in ["", *variants()]:
-        name = f"patches{' for QEMU ' + minor if minor else ''} are well formed"
+    for base in dict.fromkeys([*bases(), *variants()]):
+        name = f"patches for QEMU {base} are well formed"
         try:
-            series = read_series(minor or ".none")
-            check_new_files(series)
+            check_new_files(read_series(base))
             group.add(name, True)
         except SeriesError as e:
             group.add(name, False, str(e))
             return
-    declared = {n for patch in read_series(".none") for n in patch.new_files}
+    declared = {n for patch in read_series(main_base()) for n in patch.new_files}
     ours = {shown(p) for p in paths if shown(p).startswith(tuple(f + "/" for f in QEMU_FOLDERS))}
     lost = sorted(ours - declared)
     group.add("each QEMU file comes with a patch", not lost,
               "no patch has a New-file line for: " + ", ".join(lost))
+
+
+def check_tools(group: Group) -> None:
+    for suite in unittest.defaultTestLoader.loadTestsFromModule(test_tree):
+        for test in suite:
+            result = unittest.TestResult()
+            test.run(result)
+            group.add(test.id(), result.wasSuccessful(),
+                      "\n".join(why for _, why in result.failures + result.errors))
 
 
 def main() -> int:
@@ -91,6 +105,7 @@ def main() -> int:
             check_python(group, path)
     check_spdx(group, paths)
     check_series_files(group, paths)
+    check_tools(group)
     for result in group.results:
         if not result.ok:
             print(f"* FAILED: {result.name}\n{result.why}")

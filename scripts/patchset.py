@@ -16,7 +16,12 @@ own files:
 
 A commit of the patched tree holds the hunks only. Its message keeps what the
 file's name and header tell, as the last lines "New-file: ..." and "Patch: name".
-patches/X.Y/NNNN-name.patch replaces patches/NNNN-name.patch for QEMU X.Y.
+
+patches/*.patch are for the first version in patches/bases. An older one takes the
+folders of all versions from the first down to its own, in this order:
+patches/X.Y/NNNN-name.patch replaces the patch of this name for X.Y and what is older,
+and patches/X.Y/0000-name.patch is one more, before the series: it gives that tree
+what the next newer one has.
 """
 import os
 import re
@@ -27,14 +32,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-TOP = Path(__file__).resolve().parent.parent
+# make says where build/ is: scripts/bases.py has more than one.
+TOP = Path(os.environ.get("SERIES_TOP") or Path(__file__).resolve().parent.parent)
 PATCHES = TOP / "patches"
+BASES = PATCHES / "bases"
 TREE = TOP / "build" / "qemu"
 PRISTINE = "pristine"  # the tag of QEMU's unchanged source
 APPLIED = "refs/series/applied"  # the commit that equals patches/
 
 NOBODY = ("the project's authors", "authors@project.invalid")
 FILE_NAME = re.compile(r"(\d{4})-([A-Za-z0-9._-]+)\.patch")
+EXTRA = "0000-"  # begins the file's name of a patch that comes before the series
 
 
 class SeriesError(Exception):
@@ -60,6 +68,7 @@ class Patch:
     new_files: list[str] = field(default_factory=list)
     diff: str = ""
     path: Path | None = None  # where it was read from
+    commit: str = ""  # or this
 
     @property
     def subject(self) -> str:
@@ -108,27 +117,89 @@ def list_patches(folder: Path) -> dict[str, Path]:
         if not match:
             raise SeriesError(f"{shown(path)}: a patch is named NNNN-name.patch")
         for what, seen in ((match[1], numbers), (match[2], found)):
-            if what in seen:
+            if what in seen and f"{what}-" != EXTRA:
                 raise SeriesError(f"{shown(path)}: another patch has '{what}', too")
         numbers[match[1]] = path.name
         found[match[2]] = path
     return found
 
 
+def base_of(version: str) -> str:
+    """What a version is called in patches/: X.Y, or X.Y.50 between two releases."""
+    major, minor, micro, *_ = [*version.split("."), "0", "0"]
+    development = micro.isdigit() and int(micro) >= 50
+    return f"{major}.{minor}.50" if development else f"{major}.{minor}"
+
+
+def age(base: str) -> tuple[int, ...]:
+    """Sorts versions, the oldest first."""
+    return tuple(int(part) for part in base.split("."))
+
+
+def bases() -> list[str]:
+    """The versions that the series is tested on, as in patches/bases."""
+    lines = BASES.read_text().split("\n")
+    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not found or any(not re.fullmatch(r"\d+\.\d+(\.50)?", base) for base in found):
+        raise SeriesError(f"{shown(BASES)}: expected versions, X.Y or X.Y.50, one a line")
+    if found != sorted(found, key=age, reverse=True):
+        raise SeriesError(f"{shown(BASES)}: the newest version comes first")
+    return found
+
+
+def main_base() -> str:
+    """The version that patches/*.patch are for."""
+    return bases()[0]
+
+
 def variants() -> list[str]:
-    """The QEMU versions that have hunks of their own."""
-    return sorted(p.name for p in PATCHES.iterdir() if p.is_dir())
+    """The QEMU versions that have a folder of their own."""
+    names = [p.name for p in PATCHES.iterdir() if p.is_dir()]
+    if wrong := [name for name in names if not re.fullmatch(r"\d+\.\d+(\.50)?", name)]:
+        raise SeriesError(f"{shown(PATCHES / wrong[0])}: a folder is named for a version,"
+                          " X.Y or X.Y.50")
+    return sorted(names, key=age)
 
 
-def read_series(minor: str) -> list[Patch]:
-    """The patches for QEMU `minor`, in order."""
-    base = list_patches(PATCHES)
-    own = list_patches(PATCHES / minor)
-    for name, path in own.items():
-        if name not in base or base[name].name != path.name:
-            raise SeriesError(f"{shown(path)} replaces no patch: there is no"
-                              f" patches/{path.name}")
-    return [read_patch(own.get(name, path)) for name, path in base.items()]
+def layers(base: str) -> list[Path]:
+    """The folders whose patches `base` takes, the most general one first."""
+    first, own = age(main_base()), age(base)
+    older = [v for v in variants() if own <= age(v) < first]
+    newer = [v for v in variants() if first < age(v) <= own]
+    return [PATCHES, *(PATCHES / v for v in [*reversed(older), *newer])]
+
+
+def is_extra(path: Path) -> bool:
+    """Is it a patch that only its base, and what is older, has?"""
+    return path.name.startswith(EXTRA)
+
+
+def chosen_files(base: str, without_own: bool = False) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The files for `base`: those before the series, and the series; name -> file.
+    without_own: as if it had no folder."""
+    extra: dict[str, Path] = {}
+    series: dict[str, Path] = {}
+    own = PATCHES / base if without_own else None
+    for folder in layers(base):
+        if folder == own:
+            continue
+        added: dict[str, Path] = {}
+        for name, path in list_patches(folder).items():
+            if is_extra(path):
+                (extra if name in extra else added)[name] = path
+            elif folder == PATCHES or (name in series and series[name].name == path.name):
+                series[name] = path
+            else:
+                raise SeriesError(f"{shown(path)} replaces no patch: there is no"
+                                  f" patches/{path.name}")
+        extra = {**added, **extra}  # an older base's come first
+    return extra, series
+
+
+def read_series(base: str) -> list[Patch]:
+    """The patches for QEMU `base`, in order."""
+    extra, series = chosen_files(base)
+    return [read_patch(path) for path in [*extra.values(), *series.values()]]
 
 
 def check_new_files(series: list[Patch]) -> None:
@@ -165,8 +236,8 @@ def qemu_version() -> str:
     return (TREE / "VERSION").read_text().strip()
 
 
-def qemu_minor() -> str:
-    return ".".join(qemu_version().split(".")[:2])
+def qemu_base() -> str:
+    return base_of(qemu_version())
 
 
 def as_person(person: tuple[str, str], date: str | None = None) -> dict[str, str]:
@@ -186,6 +257,12 @@ def blame_hunk(patch: Patch, error: str) -> str:
             f" (docs/hacking.md: 'A hunk does not apply')")
 
 
+def apply(diff: str, env: dict[str, str]) -> None:
+    """Apply hunks to an index. On an older base the third line of context may be another."""
+    exact = [] if qemu_base() == main_base() else ["-C2"]
+    git("apply", "--cached", "--whitespace=nowarn", *exact, "-", stdin=diff, env=env)
+
+
 def commit_series(series: list[Patch], person: tuple[str, str], date: str | None,
                   message, real_files: bool) -> str:
     """
@@ -203,7 +280,7 @@ def commit_series(series: list[Patch], person: tuple[str, str], date: str | None
         for patch in series:
             if patch.diff:
                 try:
-                    git("apply", "--cached", "--whitespace=nowarn", "-", stdin=patch.diff, env=env)
+                    apply(patch.diff, env)
                 except SeriesError as e:
                     raise SeriesError(blame_hunk(patch, str(e))) from e
             for name in patch.new_files if real_files else ():
@@ -242,4 +319,17 @@ def read_commit(commit: str) -> Patch:
             new_files.append(value.strip())
         else:
             lines.append(line)
-    return Patch(name, "\n".join(lines).strip(), new_files, commit_diff(commit))
+    return Patch(name, "\n".join(lines).strip(), new_files, commit_diff(commit), None, commit)
+
+
+def gives(patch: Path, commit: str) -> bool:
+    """Would this file's hunks, applied to the commit's parent, make the commit?"""
+    with tempfile.TemporaryDirectory(dir=TREE / ".git") as tmp:
+        env = {"GIT_INDEX_FILE": f"{tmp}/index"}
+        git("read-tree", f"{commit}^", env=env)
+        try:
+            if diff := read_patch(patch).diff:
+                apply(diff, env)
+        except SeriesError:
+            return False
+        return git("write-tree", env=env) == git("rev-parse", f"{commit}^{{tree}}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tap import Group, parse
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(os.environ.get("SERIES_TOP") or Path(__file__).resolve().parent.parent)
 GROUPS = ("qemu", "sanitize")
 GROUP = sys.argv[1] if sys.argv[1:] and sys.argv[1] in GROUPS else GROUPS[0]
 OBJ = TOP / "build" / "qemu" / ("build-sanitize" if GROUP == "sanitize" else "build")

@@ -16,7 +16,7 @@ import subprocess
 from pathlib import Path
 
 from patchset import (NOBODY, PATCHES, PRISTINE, TOP, TREE, Patch, SeriesError, as_person,
-                      check_new_files, commit_series, commits, git, main, qemu_minor,
+                      check_new_files, commit_series, commits, git, main, main_base, qemu_base,
                       qemu_version, read_series, shown)
 from tap import Group
 
@@ -50,7 +50,7 @@ def cover_text() -> tuple[str, str]:
 
 
 def make_commits(who: tuple[str, str]) -> str:
-    series = read_series(qemu_minor())
+    series = read_series(qemu_base())
     if not series:
         raise SeriesError("patches/ has no patch")
     check_new_files(series)
@@ -76,6 +76,8 @@ def write() -> None:
     part.rename(OUT)
     print(f"* wrote {shown(OUT)}: {len(mails())} patches and a cover letter,"
           f" by {who[0]} <{who[1]}>")
+    if qemu_base() != main_base():
+        print(f"* that is for QEMU {qemu_base()}: the series to mail is for {main_base()}")
     if who == NOBODY:
         print("* that address is not real: set git's user.name and user.email before mailing")
 

@@ -4,11 +4,13 @@
 build/check/GROUP.tap holds the results of one group of tests, one line a test,
 with the plan ("1..N") last: a file without it was not finished.
 """
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CHECK = Path(__file__).resolve().parent.parent / "build" / "check"
+TOP = Path(os.environ.get("SERIES_TOP") or Path(__file__).resolve().parent.parent)
+CHECK = TOP / "build" / "check"
 RESULT = re.compile(r"\s*(not )?ok\b\s*\d*\s*-?\s*(.*)")
 
 

@@ -11,10 +11,10 @@ import os
 import re
 from pathlib import Path
 
-from patchset import (APPLIED, NOBODY, PATCHES, PRISTINE, TOP, TREE, Patch, SeriesError,
-                      as_person, check_new_files, commit_series, commits, git, list_patches,
-                      main, qemu_minor, qemu_version, read_commit, read_patch, read_series,
-                      shown, variants)
+from patchset import (APPLIED, EXTRA, NOBODY, PATCHES, PRISTINE, TOP, TREE, Patch, SeriesError,
+                      as_person, check_new_files, chosen_files, commit_series, commits, git,
+                      gives, is_extra, list_patches, main, main_base, qemu_base, qemu_version,
+                      read_commit, read_patch, read_series, shown, variants)
 
 # Same patches, same commits: a fixed date makes them comparable.
 DATE = "1000000000 +0000"
@@ -71,7 +71,7 @@ def link_new_files(series: list[Patch]) -> None:
 
 
 def prepare() -> None:
-    series = read_series(qemu_minor())
+    series = read_series(qemu_base())
     check_new_files(series)
     new = build(series)
     head = git("rev-parse", "HEAD").strip()
@@ -122,41 +122,68 @@ def read_tree() -> list[Patch]:
     return patches
 
 
-def base_minor() -> str:
-    """The version that patches/*.patch is for: the first that configure supports."""
-    text = (TOP / "configure").read_text()
-    match = re.search(r"(?m)^SUPPORTED='\n(\S+)", text)
-    if not match:
-        raise SeriesError("configure has no list SUPPORTED")
-    return match[1]
+def split(patches: list[Patch]) -> tuple[list[Patch], list[Patch]]:
+    """What comes before the series in build/qemu, and the series."""
+    extra, series = chosen_files(qemu_base())
+    start = next((i for i, patch in enumerate(patches) if patch.name in series), 0)
+    if late := [p for p in patches[start:] if p.name in extra]:
+        raise SeriesError(f"commit '{late[0].subject}' comes before the series: rebase")
+    if qemu_base() == main_base():
+        return [], patches
+    return patches[:start], patches[start:]
+
+
+def series_content(patches: list[Patch]) -> dict[Path, str]:
+    """The files of the series. Where the hunks that other versions share do not give a
+    commit of this one, it gets a variant; messages and numbers are the same for all."""
+    base = qemu_base()
+    own = PATCHES if base == main_base() else PATCHES / base
+    _, shared = chosen_files(base, without_own=True)
+    files = {folder: list_patches(folder)
+             for folder in {PATCHES, *(PATCHES / v for v in variants())}}
+    content: dict[Path, str] = {}
+    for number, patch in enumerate(patches, 1):
+        hunks = {folder: read_patch(found[patch.name]).diff
+                 for folder, found in files.items() if patch.name in found}
+        if own == PATCHES or patch.name not in shared:
+            hunks[PATCHES] = patch.diff
+        elif gives(shared[patch.name], patch.commit):
+            hunks.pop(own, None)
+        else:
+            hunks[own] = patch.diff
+        for folder, diff in hunks.items():
+            out = Patch(patch.name, patch.message, patch.new_files, diff)
+            content[folder / f"{number:04d}-{patch.name}.patch"] = out.to_file()
+    return content
+
+
+def extra_content(patches: list[Patch]) -> dict[Path, str]:
+    """The files of what comes before the series: those of other versions as they are."""
+    own = PATCHES / qemu_base()
+    shared, _ = chosen_files(qemu_base(), without_own=True)
+    content = {path: path.read_text() for version in variants()
+               for path in list_patches(PATCHES / version).values()
+               if is_extra(path) and path.parent != own}
+    names = [patch.name for patch in patches]
+    for name, path in shared.items():
+        if name not in names:
+            raise SeriesError(f"build/qemu has no commit for {shown(path)}, which comes with"
+                              f" QEMU {path.parent.name} and all older ones")
+    for patch in patches:
+        path, diff = shared.get(patch.name), patch.diff
+        if path and gives(path, patch.commit):
+            diff = read_patch(path).diff
+        else:
+            path = own / f"{EXTRA}{patch.name}.patch"
+        out = Patch(patch.name, patch.message, patch.new_files, diff)
+        content[path] = out.to_file()
+    return content
 
 
 def new_content(patches: list[Patch]) -> dict[Path, str]:
-    """All files that patches/ shall have. Hunks for a version other than the base
-    one become a variant, and only where they differ from what patches/ gives."""
-    minor, base = qemu_minor(), base_minor()
-    folders = {PATCHES: list_patches(PATCHES),
-               **{PATCHES / v: list_patches(PATCHES / v) for v in variants()}}
-    applied = {p.name: p.diff for p in map(read_commit, commits(PRISTINE, APPLIED))}
-    if minor != base:
-        folders.setdefault(PATCHES / minor, {})
-    content: dict[Path, str] = {}
-    for number, patch in enumerate(patches, 1):
-        for folder, files in folders.items():
-            if patch.name in files:
-                hunks = read_patch(files[patch.name]).diff
-            elif folder == PATCHES:
-                hunks = patch.diff
-            else:
-                hunks = None
-            if folder == (PATCHES if minor == base or patch.name not in folders[PATCHES]
-                          else PATCHES / minor):
-                if minor == base or patch.diff != applied.get(patch.name):
-                    hunks = patch.diff
-            if hunks is not None:
-                out = Patch(patch.name, patch.message, patch.new_files, hunks)
-                content[folder / f"{number:04d}-{patch.name}.patch"] = out.to_file()
-    return content
+    """All files that patches/ shall have."""
+    extra, series = split(patches)
+    return {**extra_content(extra), **series_content(series)}
 
 
 def write_patches(content: dict[Path, str]) -> None:
@@ -172,6 +199,8 @@ def write_patches(content: dict[Path, str]) -> None:
 
 
 def refresh() -> None:
+    if not (TREE / ".git").exists():
+        raise SeriesError(f"{shown(TREE)} does not exist: make it with './configure'")
     if git("status", "--porcelain", "--untracked-files=no").strip():
         raise SeriesError(f"{shown(TREE)} has uncommitted changes: commit them first, e.g."
                           f" 'git -C {shown(TREE)} commit -a --fixup=COMMIT'")
@@ -179,7 +208,7 @@ def refresh() -> None:
     patches = read_tree()
     check_new_files(patches)
     write_patches(new_content(patches))
-    series = read_series(qemu_minor())
+    series = read_series(qemu_base())
     new = build(series)
     if git("rev-parse", f"{new}^{{tree}}") != git("rev-parse", "HEAD^{tree}"):
         raise SeriesError("patches/ does not give build/qemu again: this is a bug of tree.py;"

@@ -54,10 +54,19 @@ void redirector_free(Redirector *r);
 void redirector_class_init(ObjectClass *oc);
 
 /**
- * redirector_is_extended() - Does this module do the work?
+ * redirector_is_extended() - Is one of the properties in use that make it more
+ *                            than a redirector between chardevs and the chain?
  * @r: extension
  */
 bool redirector_is_extended(const Redirector *r);
+
+/**
+ * redirector_can_change() - May a property still be set?
+ * @obj: object of type TYPE_FILTER_REDIRECTOR
+ * @name: the property's name
+ * @errp: set if the redirector has been set up
+ */
+bool redirector_can_change(Object *obj, const char *name, Error **errp);
 
 /**
  * redirector_check() - Check the combination of properties
@@ -86,6 +95,12 @@ bool redirector_check(Redirector *r, NetFilterState *nf, const char *indev,
  */
 void redirector_setup(Redirector *r, NetFilterState *nf, const char *indev,
                       const char *outdev, bool vnet_hdr, Error **errp);
+
+/**
+ * redirector_status_changed() - Begin or stop to work, as the filter says
+ * @r: extension, in any state of set-up
+ */
+void redirector_status_changed(Redirector *r);
 
 /**
  * redirector_receive_iov() - Take a packet that the filter chain brings

@@ -234,7 +234,7 @@ class Image:
         command = [need("unshare", "util-linux"), "--user", "--map-root-user", "--net",
                    str(self.qemu), "-L", str(self.firmware),
                    *guest.machine(str(self.kernel), str(self.guest_initrd), queues),
-                   *guest.back_end("ifname=guest0,script=no,downscript=no", queues),
+                   *guest.back_end("ifname=guest0,script=,downscript=", queues),
                    *guest.network_card(queues),
                    "-chardev", f"socket,id=serial,fd={serial[1].fileno()}",
                    "-serial", "chardev:serial",

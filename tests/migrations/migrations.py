@@ -36,7 +36,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TOP = Path(__file__).resolve().parent.parent.parent
+TOP = Path(os.environ.get("SERIES_TOP") or Path(__file__).resolve().parent.parent.parent)
 sys.path.insert(0, str(TOP / "scripts"))
 from tap import Group  # noqa: E402
 GUEST = bytes.fromhex("020000000001")
@@ -162,7 +162,7 @@ class Qemu:
         self.vm = QEMUMachine(str(program), name=self.name, base_temp_dir=str(lab.folder))
         self.vm.add_args(
             "-M", "pc", "-accel", "qtest", "-m", "64", "-nodefaults",
-            "-netdev", f"tap,id=net0,ifname={tap},script=no,downscript=no,vhost=off",
+            "-netdev", f"tap,id=net0,ifname={tap},script=,downscript=,vhost=off",
             "-netdev", "hubport,id=hub0,hubid=0,netdev=net0",
             "-netdev", f"dgram,id=guest,local.type=unix,local.path={own},"
                        f"remote.type=unix,remote.path={lab.folder / 'guest'}",

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-TOP = Path(__file__).resolve().parent.parent.parent
+TOP = Path(os.environ.get("SERIES_TOP") or Path(__file__).resolve().parent.parent.parent)
 sys.path.insert(0, str(TOP / "scripts"))
 from tap import Group  # noqa: E402
 
@@ -144,7 +144,7 @@ class Qemu:
         options = [
             "-M", "none", "-accel", "qtest", "-nodefaults", "-display", "none", "-S",
             "-qmp", f"unix:{self.dir}/qmp,server=on,wait=off",
-            "-netdev", "tap,id=x,ifname=tapx,script=no,downscript=no,vhost=off",
+            "-netdev", "tap,id=x,ifname=tapx,script=,downscript=,vhost=off",
             "-netdev", f"dgram,id=n,local.type=fd,local.str={theirs.fileno()}",
             "-netdev", "hubport,id=h,hubid=0,netdev=n",
         ]

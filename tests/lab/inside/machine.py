@@ -56,7 +56,7 @@ class Vm:
 
     def _start(self, command: list[str]) -> None:
         vhost = ",vhost=on" if self._lab.vhost else ""
-        options = f"ifname={self.tap},script=no,downscript=no{vhost}"
+        options = f"ifname={self.tap},script=,downscript={vhost}"
         self._popen([*command, *guest.back_end(options, self.queues)])
 
     def _popen(self, command: list[str], descriptors: tuple[int, ...] = ()) -> None:
