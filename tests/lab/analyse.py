@@ -12,7 +12,6 @@ Words, the same everywhere (per direction):
   latency     from sending to the first arrival, on the lab's clock
 """
 
-import csv
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -20,24 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from image import guest
+from packets import Arrival, read_packets
 
 MS = 1_000_000
-
-
-@dataclass
-class Arrival:
-    number: int
-    sent_ns: int
-    arrived_ns: int
-    damaged: bool
-
-
-def read_csv(path: Path) -> list[Arrival]:
-    if not path.exists():       # a scenario without traffic in that direction
-        return []
-    with path.open() as file:
-        return [Arrival(int(row["number"]), int(row["sent_ns"]), int(row["arrived_ns"]),
-                        row["damaged"] != "0") for row in csv.DictReader(file)]
 
 
 @dataclass
@@ -84,11 +68,11 @@ class Order:
 
     def __init__(self, flows: int) -> None:
         self._flows = flows
-        self._highest: dict[tuple[bool, int], int] = {}
+        self._highest: dict[tuple[int, int], int] = {}
         self.reordered = 0
 
     def add(self, number: int) -> None:
-        flow = (number >= guest.FIRST_INJECTED, number % self._flows)
+        flow = (number >> 32, number % self._flows)      # injected and flooded: a kind each
         highest = self._highest.get(flow, -1)
         self.reordered += number < highest
         self._highest[flow] = max(highest, number)
@@ -148,19 +132,19 @@ def moves_of(record: dict[str, Any]) -> list[tuple[int, int]]:
 
 def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Figures of both directions, all times on the lab's clock; writes arrivals.csv as well."""
-    to_sent, to_arrived = (read_csv(folder / f"to-guest.{name}.csv")
-                           for name in ("sent", "arrived"))
-    from_sent, from_arrived = (read_csv(folder / f"from-guest.{name}.csv")
-                               for name in ("sent", "arrived"))
-    injected = read_csv(folder / "injected.sent.csv")
+    to_sent, to_arrived, from_sent, from_arrived, injected = (
+        read_packets(folder, name) for name in ("to-guest.sent", "to-guest.arrived",
+                                                "from-guest.sent", "from-guest.arrived",
+                                                "injected.sent"))
     to_sent += injected
     flows = guest.flows(record["parameters"]["queues"])
     moves = moves_of(record)
-    clock = GuestClock(to_arrived, moves)
-    for arrival in to_arrived:
-        arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
-    for packet in from_sent + from_arrived:
-        packet.sent_ns = clock.lab_ns(packet.sent_ns)
+    if record["parameters"]["guest"] == "linux":    # the program has the lab's clock
+        clock = GuestClock(to_arrived, moves)
+        for arrival in to_arrived:
+            arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
+        for packet in from_sent + from_arrived:
+            packet.sent_ns = clock.lab_ns(packet.sent_ns)
     with (folder / "to-guest.aligned.csv").open("w") as out:
         out.write("number,sent_ns,arrived_ns\n")
         out.writelines(f"{a.number},{a.sent_ns},{a.arrived_ns}\n" for a in to_arrived)
@@ -176,17 +160,21 @@ def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
             "from_guest": figures(from_sent, from_arrived, flows), "injected": len(injected)}
 
 
+def has_traffic(folder: Path) -> bool:
+    return any(folder.glob("to-guest.arrived.*"))
+
+
 def judge(scenario: Path, folder: Path) -> dict[str, Any]:
     """The result of a run, with the scenario's own checks."""
     record = json.loads((folder / "record.json").read_text())
     result: dict[str, Any] = {key: record[key] for key in ("scenario", "parameters", "notes")}
     result["rate"] = record["parameters"]["rate"]
     error = record["notes"].get("error")
-    if (folder / "to-guest.arrived.csv").exists():
+    if has_traffic(folder):
         result.update(traffic_result(folder, record))
     result["parts"] = {part: {"folder": str(folder / part), **traffic_result(folder / part, record)}
                        for part in record["parts"]
-                       if (folder / part / "to-guest.arrived.csv").exists()}
+                       if has_traffic(folder / part)}
     if error:
         result["checks"] = [(f"ran to its end: {error}", False)]
         return result

@@ -51,16 +51,20 @@ MAX_QUEUES = 8
 
 # What every scenario can be given; a scenario's own PARAMETERS come on top.
 PARAMETERS: dict[str, Any] = {
-    "rate": 200,        # packets a second to the guest
-    "back": 20,         # packets a second from the guest
-    "size": 200,        # bytes of UDP payload
+    "guest": "program", # a program that needs no processor; or "linux", which is emulated
+    "rate": 5000,       # packets a second to the guest
+    "back": 200,        # packets a second from the guest
+    "size": 200,        # bytes of UDP payload; above 1472: TCP super-packets (program only)
+    "flooded": 10,      # of each 100 packets, so many are broadcast (program only)
     "queue": 10000,     # txqueuelen of the TAPs; the kernel's default is 1000
-    "before": 3.0,      # seconds of traffic before the scenario acts
-    "after": 6.0,       # seconds of traffic after it acted
+    "before": 1.5,      # seconds of traffic before the scenario acts
+    "after": 2.0,       # seconds of traffic after it acted
     "late": True,       # announce a moved guest only after the backlog was handed over
     "queues": 1,        # queue pairs of guest and TAP; with several, traffic of several flows
     "vhost": True,      # off only to see the checks fail
 }
+# What an emulated guest can do, and the time it needs.
+LINUX = {"guest": "linux", "rate": 200, "back": 20, "before": 3.0, "after": 6.0}
 SWEEP = {"rate": "200,500", "queue": "1000,10000"}
 DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
 CHECKED = ("capture", "inject", "multiqueue", "unprivileged", "migrate-stock", "migrate-handover",
@@ -90,13 +94,17 @@ def scenario_constants(name: str) -> dict[str, Any]:
 
 def parameters_of(name: str, given: list[str]) -> dict[str, Any]:
     """Defaults, the scenario's own, then what the user gave as name=value."""
-    values = {**PARAMETERS, **scenario_constants(name).get("PARAMETERS", {})}
+    own = scenario_constants(name).get("PARAMETERS", {})
+    linux = "guest=linux" in given or own.get("guest") == "linux"
+    values = {**PARAMETERS, **(LINUX if linux else {}), **own}
     for item in given:
         key, _, text = item.partition("=")
         if key not in values:
             raise LabError(f"'{item}': {name} has no parameter '{key}'; it has: "
                            f"{', '.join(sorted(values))}")
         values[key] = parse_value(item, text, values[key])
+    if values["guest"] not in ("program", "linux"):
+        raise LabError(f"guest={values['guest']}: give program or linux")
     if not 1 <= values["queues"] <= MAX_QUEUES:
         raise LabError(f"queues={values['queues']}: give 1 to {MAX_QUEUES}")
     return values
@@ -224,7 +232,9 @@ def overlay(image: Image, target: Path, scenario: str, parameters: dict[str, Any
         archive = Archive(out)
         archive.tree(HERE / "inside", "lab", frozenset({"__pycache__"}))
         archive.tree(SCENARIOS, "lab/scenarios", frozenset({"__pycache__"}))
-        if parameters["queues"] > 1:
+        if parameters["guest"] == "linux":
+            archive.file(image.kernel, "guest/vmlinuz")
+            archive.file(image.guest_initrd, "guest/initrd")
             archive.file(image.guest_snapshot(parameters["queues"]), "guest/snapshot")
         archive.data("lab/manual.rst", MANUAL.read_bytes())
         archive.data("lab/parameters.json", json.dumps(parameters).encode())

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from analyse import read_csv
 from image import LabError, need
+from packets import read_packets
 
 COLUMNS = (("sent", "sent"), ("delivered", "delivered"), ("lost", "lost"),
            ("duplicated", "duplicated"), ("reordered", "reordered"),
@@ -92,7 +92,7 @@ def write_series(folder: Path, stem: Path, result: dict[str, Any]) -> dict[str, 
     first, end = int(-BEFORE_S // BIN_S), int(min(AFTER_MAX_S, last) // BIN_S) + 1
     stem.with_suffix(".delivered").write_text("".join(
         f"{(i + 0.5) * BIN_S} {bins[i]}\n" for i in range(first, end)))
-    lost = [(packet.sent_ns - stop) / 1e9 for packet in read_csv(folder / "to-guest.sent.csv")
+    lost = [(packet.sent_ns - stop) / 1e9 for packet in read_packets(folder, "to-guest.sent")
             if packet.number not in seen]
     stem.with_suffix(".lost").write_text("".join(f"{seconds} 0\n" for seconds in lost))
     return {"resume": (resume - stop) / 1e9, "lost": lost,

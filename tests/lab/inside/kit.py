@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import guest
+import program
 from machine import NOBODY, RESULTS, ReadWatch, UnprivilegedVm, Vm
 from qmp import ScenarioError, run, say, wait_until
 
 BRIDGE = "br0"
 HANDOVER = "/run/handover.sock"
+PROGRAM_SENDS = 1400    # bytes of payload, at most
+# What makes an "outdev" redirector the source's half of the hand-over.
+HANDOVER_OPTIONS = {"enable_when_stopped": True}
 
 
 class Stream:
@@ -112,7 +116,12 @@ class Lab:
         self.vms: list[Vm] = []
         self.folder = RESULTS       # for the traffic's records
         self._parts: list[str] = []
-        self._traffic: subprocess.Popen[str] | None = None
+        self._taps: tuple[str, ...] = ()
+        self._linux_traffic: subprocess.Popen[str] | None = None
+        self._guest = program.Guest() if parameters["guest"] == "program" else None
+        self._client: program.Process | None = None
+        self._watches: list[program.Watch] = []
+        self._streams = 0
 
     def __getattr__(self, name: str) -> Any:
         """lab.rate and the like: the run's parameters."""
@@ -136,11 +145,14 @@ class Lab:
         self.folder.mkdir()
 
     def close(self) -> None:
-        if self._traffic and self._traffic.poll() is None:
-            self._traffic.kill()
+        if self._linux_traffic and self._linux_traffic.poll() is None:
+            self._linux_traffic.kill()
         for vm in self.vms:
             if vm.process.poll() is None:
                 self.end(vm)
+        for process in (*self._watches, self._client, self._guest):
+            if process:
+                process.kill()
         events = [{"vm": vm.name, "event": event["event"], "ns": event["ns"],
                    "data": event.get("data")} for vm in self.vms for event in vm.qmp.events]
         record = {"scenario": self.scenario, "parameters": self.parameters,
@@ -163,6 +175,7 @@ class Lab:
 
     def network(self, taps: tuple[str, ...]) -> None:
         """A bridge, the client behind a veth pair in a namespace of its own, and TAPs."""
+        self._taps = taps
         # Nothing but our packets: no IPv6 neighbour discovery, no multicast queries.
         Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
         run("ip", "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0",
@@ -176,8 +189,12 @@ class Lab:
             run("ip", "tuntap", "add", tap, "mode", "tap", *several)
             run("ip", "link", "set", tap, "master", BRIDGE, "txqueuelen", str(self.queue), "up")
         run("ip", "link", "set", BRIDGE, "up")
-        run("ip", "-n", "client", "addr", "add", f"{guest.CLIENT_IP}/24", "dev", "eth0")
         run("ip", "-n", "client", "link", "set", "eth0", "up")
+        if self._guest:
+            # No kernel shall answer the program's packets. A burst must not be lost on the way.
+            Path("/proc/sys/net/core/netdev_max_backlog").write_text("20000")
+            return
+        run("ip", "-n", "client", "addr", "add", f"{guest.CLIENT_IP}/24", "dev", "eth0")
         run("ip", "-n", "client", "neigh", "add", guest.GUEST_IP, "lladdr", guest.GUEST_MAC,
             "dev", "eth0", "nud", "permanent")
 
@@ -193,9 +210,17 @@ class Lab:
 
     def source(self, *extra: str) -> Vm:
         """The source, its guest running, vhost checked."""
-        say("source: starting the guest from its snapshot")
-        vm = Vm(self, "src", "src0", "file:/guest/snapshot", extra)
-        self._await_guest(vm)
+        if not self._guest:
+            say("source: starting the guest from its snapshot")
+            vm = Vm(self, "src", "src0", "file:/guest/snapshot", extra)
+            self._await_guest(vm)
+            return vm
+        vm = Vm(self, "src", "src0", "", extra)
+        self.vms.append(vm)
+        self._guest.know(vm)
+        self._guest.boot(vm, self.queues)
+        vm.check_vhost()
+        say("the guest runs")
         return vm
 
     def _await_guest(self, vm: Vm) -> None:
@@ -224,9 +249,12 @@ class Lab:
         wait_until("the guest answers pings quickly", quick, 60)
         say("the guest runs and answers")
 
-    def destination(self, name: str = "dst", tap: str = "dst0") -> Vm:
-        vm = Vm(self, name, tap, "defer")
+    def destination(self, name: str = "dst", tap: str = "dst0",
+                    extra: tuple[str, ...] = ()) -> Vm:
+        vm = Vm(self, name, tap, "defer", extra)
         self.vms.append(vm)
+        if self._guest:
+            self._guest.know(vm)
         return vm
 
     # ---- redirectors ----
@@ -248,14 +276,24 @@ class Lab:
 
     def handover_end(self, vm: Vm, path: str = HANDOVER) -> None:
         """What the stopped guest did not get goes out at a socket."""
-        self.socket_chardev(vm, "handover", path, server=False)
+        self.socket_chardev(vm, "handover", self._watched(path), server=False)
         vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
-               queue="tx", outdev="handover", enable_when_stopped=True, vnet_hdr_support=True)
+               queue="tx", outdev="handover", vnet_hdr_support=True, **HANDOVER_OPTIONS)
+
+    def _watched(self, path: str) -> str:
+        """Where to connect to in place of a socket, for what passes to be noted."""
+        if not self._guest:
+            return path
+        name = f"in-stream{self._streams or ''}"
+        self._streams += 1
+        self._watches.append(program.StreamWatch(self.folder, name, f"{path}.watched", path))
+        return f"{path}.watched"
 
     def capture_end(self, vm: Vm, path: str = HANDOVER, queue: str = "tx", stopped: bool = True,
                     name: str = "handover") -> None:
         """A copy of what passes the TAP goes out at a socket."""
-        self.socket_chardev(vm, name, path, server=False)
+        self.socket_chardev(vm, name, self._watched(path) if path == HANDOVER else path,
+                            server=False)
         vm.qmp("object-add", qom_type="filter-redirector", id=name, netdev="net0",
                queue=queue, in_netdev="net0", outdev=name, enable_when_stopped=stopped,
                vnet_hdr_support=True, **vm.passed_socket("in_netdev"))
@@ -349,6 +387,8 @@ class Lab:
     def end(self, vm: Vm) -> None:
         """Ends one QEMU; its events stay on record."""
         self._note_end(vm)
+        if self._guest:
+            self._guest.order(f"forget {vm.name}")
         vm.kill()
 
     def check_vhost_carries(self, vm: Vm, watch_s: float = 1.5) -> None:
@@ -366,25 +406,57 @@ class Lab:
 
     def start_traffic(self) -> None:
         say(f"traffic: {self.rate} packets/s of {self.size} bytes to the guest, {self.back} back")
-        self._traffic = subprocess.Popen(
+        if self._guest:
+            self._watches.append(program.Watch(self.folder, self._taps))
+            self._client = program.Process(
+                *self.client(program.PROGRAM, "client", "eth0", str(self.rate), str(self.size),
+                             str(guest.flows(self.queues)), str(self.flooded), str(self.folder)),
+                ready="running")
+            self._guest.order(f"send {self.back} {min(self.size, PROGRAM_SENDS)}")
+        else:
+            self._start_linux_traffic()
+        self.mark("traffic started")
+
+    def stop_traffic(self) -> None:
+        self.mark("traffic stops")
+        say("traffic: stopping, waiting for stragglers")
+        if self._guest:
+            self._stop_program_traffic()
+        else:
+            self._stop_linux_traffic()
+
+    def _stop_program_traffic(self) -> None:
+        assert self._guest and self._client
+        self._guest.order(f"send 0 {self.size}")
+        say(self._client.finish())
+        self._client = None
+        for watch in self._watches:
+            said = watch.finish()
+            if said:
+                self.note("watch", said)
+        self._watches = []
+        counts = self._guest.counts()
+        self.note("guest_counts", counts)
+        say(f"the guest got {counts['arrived']} packets and sent {counts['sent']}")
+        self._guest.order(f"save {self.folder}")
+
+    def _start_linux_traffic(self) -> None:
+        self._linux_traffic = subprocess.Popen(
             self.client("/usr/bin/traffic", "run", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
                         str(self.rate), str(self.back), str(self.size),
                         str(guest.flows(self.queues)), str(self.folder)),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert self._traffic.stdout
-        line = self._traffic.stdout.readline()
+        assert self._linux_traffic.stdout
+        line = self._linux_traffic.stdout.readline()
         if "running" not in line:
             raise ScenarioError(f"traffic did not start: {line.strip()}")
-        self.mark("traffic started")
 
-    def stop_traffic(self) -> None:
-        assert self._traffic
-        self.mark("traffic stops")
-        say("traffic: stopping, waiting for stragglers")
-        self._traffic.terminate()
-        out, _ = self._traffic.communicate(timeout=90)
+    def _stop_linux_traffic(self) -> None:
+        assert self._linux_traffic
+        self._linux_traffic.terminate()
+        out, _ = self._linux_traffic.communicate(timeout=90)
         say(out.strip().replace("\n", "; ").replace("traffic: ", ""))
-        if self._traffic.returncode:
+        if self._linux_traffic.returncode:
             raise ScenarioError(f"traffic program failed: {out.strip()}")
 
     def bulk(self) -> None:

@@ -4,7 +4,7 @@
 
 import time
 
-PARAMETERS = {"running": 400, "stopped": 400}   # packets
+PARAMETERS = {"guest": "linux", "running": 400, "stopped": 400}   # packets
 
 
 def run(lab):

@@ -2,7 +2,7 @@
 # Copyright (c) 2026 the project's authors
 """Capture and inject on a netdev with several queues, several flows at once."""
 
-PARAMETERS = {"queues": 4, "rate": 80, "back": 40, "injected": 300}
+PARAMETERS = {"guest": "linux", "queues": 4, "rate": 80, "back": 40, "injected": 300}
 ASKING = 20     # packets, or fewer, that asking the guest for its counters adds to a queue
 
 
