@@ -19,13 +19,15 @@ class Arrival:
     machine: int = 0    # the guest was on the how-manieth
 
 
-def read_packets(folder: Path, name: str) -> list[Arrival]:
-    """The list NAME.packets (of the program) or NAME.csv (of Linux); empty if there is none."""
+def read_packets(folder: Path, name: str, wanted: set[int] | None = None) -> list[Arrival]:
+    """The list NAME.packets (of the program) or NAME.csv (of Linux); empty if there is none.
+    With `wanted`, only these numbers of the program's."""
     path = folder / f"{name}.packets"
     if path.exists():
         return [Arrival(number, sent, seen, bool(damaged), machine)
                 for number, sent, seen, _, _, machine, damaged in
-                RECORD.iter_unpack(path.read_bytes())]
+                RECORD.iter_unpack(path.read_bytes())
+                if wanted is None or number in wanted]
     path = folder / f"{name}.csv"
     if not path.exists():       # a scenario without traffic in that direction
         return []

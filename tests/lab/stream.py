@@ -71,7 +71,7 @@ class Capture:
                 seen[number] += 1
                 order.add(number)
         return Comparison(len(sent), len(seen), sum(seen.values()) - len(seen), differing, unknown,
-                          order.reordered)
+                          len(order.reordered))
 
 
 def capture_checks(capture: Capture, traffic: dict[str, Any],

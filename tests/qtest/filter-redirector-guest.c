@@ -484,6 +484,15 @@ bool guest_send(Guest *g, unsigned queue, const uint8_t *header,
     return true;
 }
 
+static void kick_if_asked(Guest *g, GuestRing *ring)
+{
+    uint16_t flags = load16(g, ring_address(ring) + RING_USED);
+
+    if (ring->kicked != ring->given && !(flags & USED_NO_NOTIFY)) {
+        kick(g, ring);
+    }
+}
+
 void guest_flush(Guest *g)
 {
     unsigned i;
@@ -491,15 +500,9 @@ void guest_flush(Guest *g)
     for (i = 0; i < g->queues; i++) {
         give(g, &g->rx[i]);
         give(g, &g->tx[i]);
-    }
-}
-
-static void kick_if_asked(Guest *g, GuestRing *ring)
-{
-    uint16_t flags = load16(g, ring_address(ring) + RING_USED);
-
-    if (ring->kicked != ring->given && !(flags & USED_NO_NOTIFY)) {
-        kick(g, ring);
+        /* One that asks for it only now is kicked by guest_kick(). */
+        kick_if_asked(g, &g->rx[i]);
+        kick_if_asked(g, &g->tx[i]);
     }
 }
 

@@ -118,6 +118,8 @@ void guest_flush(Guest *g);
 
 /**
  * guest_kick() - Kick the device for each ring where it asks for that
+ *
+ * To be called once what guest_flush() gave has arrived, and now and then.
  */
 void guest_kick(Guest *g);
 

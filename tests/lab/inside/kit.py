@@ -24,9 +24,24 @@ from qmp import ScenarioError, run, say, wait_until
 
 BRIDGE = "br0"
 HANDOVER = "/run/handover.sock"
+NEARLY_NONE = 64        # packets
 PROGRAM_SENDS = 1400    # bytes of payload, at most
 # What makes an "outdev" redirector the source's half of the hand-over.
 HANDOVER_OPTIONS = {"enable_when_stopped": True}
+
+
+def cpu_seconds() -> dict[str, float]:
+    """The processors' time that each thread has used."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/task/*/stat"):
+        try:
+            number, _, rest = path.read_text().partition(" (")
+        except OSError:
+            continue    # it has just ended
+        name, _, rest = rest.rpartition(") ")
+        fields = rest.split()
+        found[f"{name} {number}"] = (int(fields[11]) + int(fields[12])) / 100
+    return found
 
 
 class Stream:
@@ -122,6 +137,7 @@ class Lab:
         self._client: program.Process | None = None
         self._watches: list[program.Watch] = []
         self._streams = 0
+        self._cpu_before: dict[str, float] = {}
 
     def __getattr__(self, name: str) -> Any:
         """lab.rate and the like: the run's parameters."""
@@ -323,18 +339,26 @@ class Lab:
         self.commands.append({"vm": vm.name, "ns": time.time_ns(), "shell": " ".join(command)})
         run(*command)
 
+    def fetch_memory(self) -> None:
+        """To be called before a postcopy migration: the guest's program has QEMU fetch the pages
+        that it uses, before it looks at them itself."""
+        if self._guest:
+            self._guest.order("touch on")
+
     def wait_handed_over(self, source: Vm, destination: Vm, name: str = "handover") -> None:
         """Waits until the destination has injected what the source has taken over."""
-        empty = 0
+        good = 0
 
         def drained() -> bool:
-            nonlocal empty
+            """The destination has by now passed on what the source had a moment ago, with nearly
+            nothing queued, several times in a row: what still comes is new."""
+            nonlocal good
             ends = [vm.redirector(name) for vm in (source, destination)]
             queued = sum(end[side]["stats"]["queued"] for end in ends
                          for side in ("input", "output") if "stats" in end[side])
             handed = [end["output"]["stats"]["packets"] for end in ends]
-            empty = empty + 1 if not queued and abs(handed[0] - handed[1]) <= 2 else 0
-            return empty >= 5
+            good = good + 1 if queued <= NEARLY_NONE and handed[1] >= handed[0] else 0
+            return good >= 5
 
         try:
             wait_until("the backlog is handed over", drained, 30, 0.1)
@@ -391,11 +415,11 @@ class Lab:
             self._guest.order(f"forget {vm.name}")
         vm.kill()
 
-    def check_vhost_carries(self, vm: Vm, watch_s: float = 1.5) -> None:
+    def check_vhost_carries(self, vm: Vm) -> None:
         """vhost's worker exists, and QEMU's own netdev reads nothing while packets flow."""
         vm.check_vhost()
         watch = ReadWatch(vm)
-        time.sleep(watch_s)
+        time.sleep(0.3 if self._guest else 1.5)
         count = watch.stop()
         self.note(f"{vm.name}_own_reads", count)
         if count:
@@ -411,14 +435,24 @@ class Lab:
             self._client = program.Process(
                 *self.client(program.PROGRAM, "client", "eth0", str(self.rate), str(self.size),
                              str(guest.flows(self.queues)), str(self.flooded), str(self.folder)),
-                ready="running")
+                ready="ready")
             self._guest.order(f"send {self.back} {min(self.size, PROGRAM_SENDS)}")
+            self._client.expect("running")
         else:
             self._start_linux_traffic()
+        self._cpu_before = cpu_seconds()
         self.mark("traffic started")
+
+    def change_rate(self, rate: int) -> None:
+        assert self._client
+        if self._client.order(f"rate {rate}") != "ok":
+            raise ScenarioError("the client does not change its rate")
 
     def stop_traffic(self) -> None:
         self.mark("traffic stops")
+        used = {name: round(seconds - self._cpu_before.get(name, 0), 2)
+                for name, seconds in cpu_seconds().items()}
+        self.note("cpu_seconds", dict(sorted(used.items(), key=lambda item: -item[1])[:10]))
         say("traffic: stopping, waiting for stragglers")
         if self._guest:
             self._stop_program_traffic()

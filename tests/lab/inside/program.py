@@ -23,9 +23,12 @@ class Process:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          stderr=subprocess.STDOUT, text=True)
         if ready:
-            line = self.line()
-            if line != ready:
-                raise ScenarioError(f"lab-net: {line}")
+            self.expect(ready)
+
+    def expect(self, word: str) -> None:
+        line = self.line()
+        if line != word:
+            raise ScenarioError(f"lab-net: {line or 'it died'}")
 
     def line(self) -> str:
         assert self._process.stdout

@@ -5,8 +5,10 @@
  *
  * Sends RATE packets a second with SIZE bytes of payload into IFACE, FLOODED
  * of each 100 to the broadcast address (those are small ones), until SIGTERM;
- * takes the guest's packets from there. At the end, waits for stragglers and
- * writes into DIR what it sent and what came.
+ * takes the guest's packets from there. Says "ready" when it does, and begins
+ * to send ("running") after the guest's first: the network knows then where
+ * that is. A line "rate N" on its standard input is a new rate. At the end,
+ * waits for stragglers and writes into DIR what it sent and what came.
  *
  * It sends through a packet socket: at high rates the way through the
  * kernel's UDP costs more than all the rest.
@@ -22,10 +24,13 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include "packet.h"
 #include "roles.h"
 
@@ -37,6 +42,7 @@
 #define RECEIVE_BUFFER  (16 << 20)
 #define STRAGGLER_MS    20000
 #define QUIET_MS        1500
+#define FIRST_LIMIT_MS  10000
 /*
  * Where the machine stood still, what was due meanwhile is not sent in one
  * heap: longer than this it would be no traffic that anybody has.
@@ -128,8 +134,8 @@ static bool send_batch(Sender *s, unsigned due)
     return done > 0;
 }
 
-/* Sends what is due; returns the nanoseconds until there is something to do. */
-static uint64_t sender_work(Sender *s)
+/* Sends what is due. */
+static void sender_work(Sender *s)
 {
     uint64_t now = now_ns(CLOCK_MONOTONIC);
     uint64_t due_at = s->start_ns + s->count * NS_PER_S / s->rate;
@@ -145,7 +151,6 @@ static uint64_t sender_work(Sender *s)
             break;
         }
     }
-    return NAP_NS;
 }
 
 /* Takes what waits; returns how many numbered packets that were. */
@@ -185,6 +190,55 @@ static void await_stragglers(int fd, Log *arrived)
     }
 }
 
+/* A packet that is sent on another processor than the one before may pass it. */
+static void stay_on_a_processor(void)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET(0, &set);
+    if (sched_setaffinity(0, sizeof(set), &set) < 0) {
+        die("staying on processor 0: %s", strerror(errno));
+    }
+}
+
+static void await_first(int fd, Log *arrived)
+{
+    uint64_t end = now_ns(CLOCK_MONOTONIC) + FIRST_LIMIT_MS * NS_PER_MS;
+
+    while (!receive_all(fd, arrived)) {
+        if (now_ns(CLOCK_MONOTONIC) > end) {
+            die("the guest sends nothing");
+        }
+        nap_ns(NAP_NS);
+    }
+}
+
+static void start_at(Sender *sender, unsigned rate)
+{
+    sender->rate = rate;
+    sender->start_ns = now_ns(CLOCK_MONOTONIC) -
+                       sender->count * NS_PER_S / rate;
+}
+
+static void look_for_orders(Sender *sender)
+{
+    struct pollfd pfd = { .fd = STDIN_FILENO, .events = POLLIN };
+    char line[64];
+    ssize_t n;
+    unsigned rate;
+
+    if (poll(&pfd, 1, 0) > 0) {
+        n = read(STDIN_FILENO, line, sizeof(line) - 1);
+        line[n > 0 ? n : 0] = 0;
+        if (sscanf(line, "rate %u", &rate) == 1 && rate && rate <= MAX_RATE) {
+            start_at(sender, rate);
+            puts("ok");
+            fflush(stdout);
+        }
+    }
+}
+
 int client_main(char **argv)
 {
     struct sigaction stop = { .sa_handler = order_stop };
@@ -200,16 +254,20 @@ int client_main(char **argv)
     int receiver = open_packet_socket(argv[0], ETH_P_IP);
 
     sender.route.flows = parse_number("FLOWS", argv[3], 1, 64);
+    stay_on_a_processor();
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
-    sender.start_ns = now_ns(CLOCK_MONOTONIC);
+    puts("ready");
+    fflush(stdout);
+    await_first(receiver, &arrived);
+    start_at(&sender, sender.rate);
     puts("running");
     fflush(stdout);
     while (!stopping) {
-        uint64_t nap = sender_work(&sender);
-
+        sender_work(&sender);
         receive_all(receiver, &arrived);
-        nap_ns(nap);
+        look_for_orders(&sender);
+        nap_ns(NAP_NS);
     }
     await_stragglers(receiver, &arrived);
     printf("to-guest sent %zu, from-guest arrived %zu\n", sender.sent.count,

@@ -44,8 +44,8 @@
  * Each order to QEMU costs some 100 us where QEMU is emulated: emptied buffers
  * are given back when so much time has passed or so many wait.
  */
-#define FLUSH_NS        (4 * NS_PER_MS)
-#define FLUSH_BUFFERS   256
+#define FLUSH_NS        (8 * NS_PER_MS)
+#define FLUSH_BUFFERS   384
 #define TOUCHED_BASE    0x100000    /* rings and buffers, see the driver */
 
 typedef struct Program {
