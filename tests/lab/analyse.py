@@ -220,6 +220,7 @@ def judge(scenario: Path, folder: Path) -> dict[str, Any]:
     result["parts"] = {part: {"folder": str(folder / part), **traffic_result(folder / part, record)}
                        for part in record["parts"]
                        if has_traffic(folder / part)}
+    result["folder"] = str(folder)
     if error:
         result["checks"] = [(f"ran to its end: {error}", False)]
         return result
@@ -227,7 +228,6 @@ def judge(scenario: Path, folder: Path) -> dict[str, Any]:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    result["folder"] = str(folder)
     result["checks"] = [("ran to its end", True), *module.judge(result)]
     return result
 

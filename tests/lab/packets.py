@@ -17,6 +17,7 @@ class Arrival:
     arrived_ns: int     # or seen; 0 where it was sent
     damaged: bool
     machine: int = 0    # the guest was on the how-manieth
+    queue: int = 0
 
 
 def read_packets(folder: Path, name: str, wanted: set[int] | None = None) -> list[Arrival]:
@@ -24,8 +25,8 @@ def read_packets(folder: Path, name: str, wanted: set[int] | None = None) -> lis
     With `wanted`, only these numbers of the program's."""
     path = folder / f"{name}.packets"
     if path.exists():
-        return [Arrival(number, sent, seen, bool(damaged), machine)
-                for number, sent, seen, _, _, machine, damaged in
+        return [Arrival(number, sent, seen, bool(damaged), machine, queue)
+                for number, sent, seen, _, queue, machine, damaged in
                 RECORD.iter_unpack(path.read_bytes())
                 if wanted is None or number in wanted]
     path = folder / f"{name}.csv"

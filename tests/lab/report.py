@@ -37,15 +37,24 @@ def table(results: list[dict[str, Any]]) -> str:
                     for run in results])
 
 
-def sweep_table(results: list[dict[str, Any]]) -> str:
-    """As table(), with the TAP queues' length and what overflowed there: packets that the kernel
-    dropped because the guest (or, while it was stopped, nobody) took none."""
-    return columns(
-        ["scenario", "packets/s", "queue", *(title for _, title in COLUMNS), "dropped by TAPs"],
-        [[run["scenario"], str(run["rate"]), str(run["parameters"]["queue"]),
-          *(str(run[key]) for key, _ in COLUMNS),
-          str(sum(value for name, value in run["notes"].items()
-                  if name.endswith("_tap_dropped")))] for run in results])
+def sweep_table(results: list[tuple[str, dict[str, Any]]]) -> str:
+    """A row for each run. "own": frames of the guest's own that came back to it; "dropped": what
+    the kernel dropped at full TAP queues because the guest (or, while it was stopped, nobody) took
+    none; "p50", "p99": the delay of what was sent around the switchover, in ms."""
+    heads = ["run", "rate", "sent", "lost", "doubled", "reordered", "flooded", "lost", "doubled",
+             "stale", "own", "gap", "downtime", "p50", "p99", "dropped", "checks"]
+    return columns(heads, [[label, *(str(value) for value in sweep_row(run))]
+                           for label, run in results])
+
+
+def sweep_row(run: dict[str, Any]) -> list[Any]:
+    flooded, delay = run["flooded"], run["switchover_latency_ms"]
+    dropped = sum(value for name, value in run["notes"].items() if name.endswith("_tap_dropped"))
+    return [run["rate_achieved"], run["sent"], run["lost"], run["duplicated"], run["reordered"],
+            flooded["sent"], flooded["lost"], flooded["duplicated"], flooded["stale"],
+            run["notes"].get("guest_counts", {}).get("own", "-"), run["longest_gap_ms"],
+            run["downtime_ms"], delay.get("p50", "-"), delay.get("p99", "-"), dropped,
+            "good" if all(good for _, good in run["checks"]) else "FAIL"]
 
 
 def write_summary(results: list[dict[str, Any]], path: Path) -> None:

@@ -63,7 +63,7 @@
  * The guest's memory: a slot for each ring's parts, then the buffers.  A ring
  * of 1024 has 16 KiB of descriptors, 2 KiB of avail and 8 KiB of used ring.
  */
-#define RINGS               0x100000
+#define RINGS               GUEST_USED
 #define RING_SLOT           0x8000
 #define RING_AVAIL          0x4000
 #define RING_USED           0x5000
@@ -90,7 +90,10 @@ _Static_assert(RING_USED + 4 + GUEST_RX_SIZE * sizeof(Used) <= RING_SLOT,
                "ring too long");
 _Static_assert(RINGS + (2 * GUEST_QUEUES_MAX + 1) * RING_SLOT <= BUFFERS,
                "too many rings");
-_Static_assert(BUFFERS + GUEST_QUEUES_MAX * BUFFERS_QUEUE <= GUEST_MEMORY,
+_Static_assert(BUFFERS + GUEST_QUEUES_MAX * BUFFERS_QUEUE ==
+               GUEST_USED + GUEST_USED_SIZE(GUEST_QUEUES_MAX),
+               "the header tells another size");
+_Static_assert(GUEST_USED + GUEST_USED_SIZE(GUEST_QUEUES_MAX) <= GUEST_MEMORY,
                "memory too small");
 
 /*

@@ -32,6 +32,11 @@
 #define GUEST_PACKET_MAX    (64 * 1024 + GUEST_BUFFER)
 #define GUEST_MEMORY        (32 << 20)  /* bytes, -m 32 */
 
+/* What of the memory is used: rings and buffers. */
+#define GUEST_USED          0x100000
+#define GUEST_USED_SIZE(queues) \
+    (0x100000 + (queues) * (GUEST_RX_SIZE + GUEST_TX_SIZE) * GUEST_BUFFER)
+
 typedef struct GuestOps {
     uint32_t (*in)(void *opaque, uint16_t port);
     void (*out)(void *opaque, uint16_t port, uint32_t value);

@@ -209,6 +209,9 @@ class Lab:
         if self._guest:
             # No kernel shall answer the program's packets. A burst must not be lost on the way.
             Path("/proc/sys/net/core/netdev_max_backlog").write_text("20000")
+            # Packets from the guest go through one processor's queue: vhost's thread changes its
+            # processor, and they would pass each other.
+            run(*self.client("sh", "-c", "echo 1 >/sys/class/net/eth0/queues/rx-0/rps_cpus"))
             return
         run("ip", "-n", "client", "addr", "add", f"{guest.CLIENT_IP}/24", "dev", "eth0")
         run("ip", "-n", "client", "neigh", "add", guest.GUEST_IP, "lladdr", guest.GUEST_MAC,
@@ -302,7 +305,8 @@ class Lab:
             return path
         name = f"in-stream{self._streams or ''}"
         self._streams += 1
-        self._watches.append(program.StreamWatch(self.folder, name, f"{path}.watched", path))
+        self._watches.append(program.StreamWatch(self.folder, name, f"{path}.watched", path,
+                                                   str(self.spoil)))
         return f"{path}.watched"
 
     def capture_end(self, vm: Vm, path: str = HANDOVER, queue: str = "tx", stopped: bool = True,
@@ -369,16 +373,24 @@ class Lab:
     def announce(self, source: Vm, destination: Vm) -> None:
         """Waits until the backlog has been handed over, then lets the destination announce."""
         self.wait_handed_over(source, destination)
-        self._learning(destination, "on")
+        self.announce_now(destination)
+
+    def announce_now(self, destination: Vm) -> None:
+        self.learn(destination)
         destination.qmp("announce-self", initial=50, max=500, rounds=5, step=50)
         self.mark("announced")
 
-    def handover_pair(self, capture: bool = False) -> tuple[Vm, Vm]:
+    def learn(self, vm: Vm) -> None:
+        """Has the bridge learn again who is behind this machine's port."""
+        self._learning(vm, "on")
+
+    def handover_pair(self, capture: bool = False,
+                      destination_extra: tuple[str, ...] = ()) -> tuple[Vm, Vm]:
         """Source and destination, their guest's traffic flowing, ready to migrate with the
         hand-over; with `capture`, the source's redirector is for the caller to add."""
         self.network(("src0", "dst0"))
         source = self.source()
-        destination = self.destination()
+        destination = self.destination(extra=destination_extra)
         self.inject_end(destination)
         if not capture:
             self.handover_end(source)
@@ -400,13 +412,18 @@ class Lab:
         return started
 
     def go_on(self, source: Vm, started: int) -> None:
+        """After a migration that came to nothing: the source's guest runs again, and traffic ends
+        some time later."""
+        self.guest_stays(source, started)
+        time.sleep(self.after)
+        self.stop_traffic()
+
+    def guest_stays(self, source: Vm, started: int) -> None:
         """After a migration that came to nothing: the source's guest runs again."""
         self.note("migration_status", self.migration_end(source)["status"])
         if source.status() != "running":
             source.qmp("cont")
         source.qmp.event("RESUME", after_ns=started)
-        time.sleep(self.after)
-        self.stop_traffic()
 
     def end(self, vm: Vm) -> None:
         """Ends one QEMU; its events stay on record."""
@@ -414,6 +431,13 @@ class Lab:
         if self._guest:
             self._guest.order(f"forget {vm.name}")
         vm.kill()
+
+    def terminate(self, vm: Vm) -> None:
+        """Ends one QEMU by SIGTERM, as libvirt does, and awaits that."""
+        self._note_end(vm)
+        vm.process.terminate()
+        vm.process.wait(10)
+        self.mark(f"{vm.name} ended")
 
     def check_vhost_carries(self, vm: Vm) -> None:
         """vhost's worker exists, and QEMU's own netdev reads nothing while packets flow."""
@@ -427,6 +451,13 @@ class Lab:
                                 "guest ran: vhost does not carry the packets")
 
     # ---- traffic ----
+
+    def let_guest_speak(self) -> None:
+        """Has the guest send a little, for the network to learn where it is."""
+        assert self._guest
+        self._guest.order("send 50 100")
+        time.sleep(0.2)
+        self._guest.order("send 0 100")
 
     def start_traffic(self) -> None:
         say(f"traffic: {self.rate} packets/s of {self.size} bytes to the guest, {self.back} back")
@@ -501,6 +532,9 @@ class Lab:
 
     def fetch(self) -> None:
         """Brings the guest's records home, where no traffic program ran on the client."""
+        if self._guest:
+            self._guest.order(f"save {self.folder}")
+            return
         run(*self.client("/usr/bin/traffic", "fetch", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
                          str(self.folder)))
 
@@ -517,8 +551,9 @@ class Lab:
     def stream(self, name: str) -> Stream:
         return Stream(self.folder, name)
 
-    def injector(self, path: str) -> Injector:
-        return Injector(self.folder, path, guest.flows(self.queues))
+    def injector(self, path: str) -> Injector | program.Injector:
+        kind = program.Injector if self._guest else Injector
+        return kind(self.folder, path, guest.flows(self.queues))
 
     # ---- migration ----
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from machine import Vm
-from qmp import ScenarioError
+from qmp import ScenarioError, say
 
 PROGRAM = "/usr/bin/lab-net"
 ANSWER_LIMIT_S = 60
@@ -35,13 +35,17 @@ class Process:
         return self._process.stdout.readline().strip()
 
     def order(self, text: str) -> str:
+        self.start(text)
+        return self.line()
+
+    def start(self, text: str) -> None:
+        """Gives an order; its answer is for the caller to await."""
         assert self._process.stdin
         try:
             self._process.stdin.write(text + "\n")
             self._process.stdin.flush()
         except OSError:
             pass    # it says why on its standard output
-        return self.line()
 
     def finish(self) -> str:
         """Ends the process; returns what it said last."""
@@ -100,6 +104,35 @@ class Watch:
 class StreamWatch(Watch):
     """Stands between the source's redirector and the destination's, and notes what passes."""
 
-    def __init__(self, folder: Path, name: str, listen: str, connect: str) -> None:
-        self._process = Process(PROGRAM, "watch", str(folder),
-                                f"{name}=stream:{listen}:{connect}", ready="watching")
+    def __init__(self, folder: Path, name: str, listen: str, connect: str, spoil: str) -> None:
+        """`spoil`: "drop=N" or "swap=N" does that to one packet of every N."""
+        place = f"{name}=stream:{listen}:{connect}" + (f":{spoil}" if spoil else "")
+        self._process = Process(PROGRAM, "watch", str(folder), place, ready="watching")
+
+
+class Injector:
+    """Sends numbered packets into a redirector's chardev; a list of them is in
+    injected.sent.packets."""
+
+    def __init__(self, folder: Path, path: str, flows: int) -> None:
+        self._folder = folder
+        self._sending = False
+        self._process = Process(PROGRAM, "inject", path, str(flows))
+
+    def send(self, count: int, rate: int) -> None:
+        """Sends in the background, after what was to be sent before."""
+        self._join()
+        say(f"injecting {count} packets")
+        self._process.start(f"send {count} {rate}")
+        self._sending = True
+
+    def _join(self) -> None:
+        if self._sending:
+            self._process.expect("ok")
+            self._sending = False
+
+    def finish(self) -> None:
+        self._join()
+        if self._process.order(f"save {self._folder}") != "ok":
+            raise ScenarioError("the list of injected packets was not saved")
+        self._process.kill()

@@ -4,7 +4,8 @@
  *   lab-net client IFACE RATE SIZE FLOWS FLOODED DIR
  *
  * Sends RATE packets a second with SIZE bytes of payload into IFACE, FLOODED
- * of each 100 to the broadcast address (those are small ones), until SIGTERM;
+ * of each 100 to the broadcast address (those are small ones), until SIGTERM.
+ * Super-packets have different sizes, up to 4 KiB less than SIZE. It also
  * takes the guest's packets from there. Says "ready" when it does, and begins
  * to send ("running") after the guest's first: the network knows then where
  * that is. A line "rate N" on its standard input is a new rate. At the end,
@@ -38,6 +39,7 @@
 #define VNET            10          /* bytes, of packet sockets */
 #define BATCH           32
 #define FLOODED_SIZE    200
+#define VARIED          4096        /* bytes */
 #define NAP_NS          (NS_PER_MS / 2)
 #define RECEIVE_BUFFER  (16 << 20)
 #define STRAGGLER_MS    20000
@@ -97,6 +99,14 @@ static bool is_flooded(const Sender *s, uint64_t count)
     return (count + 1) * s->flooded / 100 > count * s->flooded / 100;
 }
 
+static size_t size_of(const Sender *s, uint64_t number, bool flooded)
+{
+    if (flooded) {
+        return FLOODED_SIZE;
+    }
+    return s->size > 2 * VARIED ? s->size - number * 997 % VARIED : s->size;
+}
+
 /* Sends up to BATCH packets that are due; false when it got rid of none. */
 static bool send_batch(Sender *s, unsigned due)
 {
@@ -115,8 +125,8 @@ static bool send_batch(Sender *s, unsigned due)
         flooded[i] = is_flooded(s, s->count + i);
         records[i].number = numbers[flooded[i]]++;
         size = packet_fill(&s->route, records[i].number, flooded[i],
-                           flooded[i] ? FLOODED_SIZE : s->size, vnet, frame,
-                           &records[i].sent_ns);
+                           size_of(s, records[i].number, flooded[i]), vnet,
+                           frame, &records[i].sent_ns);
         parts[i][0] = (struct iovec) { vnet, VNET };
         parts[i][1] = (struct iovec) { frame, size };
         messages[i].msg_hdr.msg_iov = parts[i];

@@ -46,7 +46,6 @@
  */
 #define FLUSH_NS        (8 * NS_PER_MS)
 #define FLUSH_BUFFERS   384
-#define TOUCHED_BASE    0x100000    /* rings and buffers, see the driver */
 
 typedef struct Program {
     Guest guest;
@@ -186,7 +185,7 @@ static void go_on_at(Program *p, unsigned machine)
     if (machine != p->current) {
         if (p->touch) {
             port->patient = true;
-            port_touch(port, TOUCHED_BASE, GUEST_MEMORY - TOUCHED_BASE);
+            port_touch(port, GUEST_USED, GUEST_USED_SIZE(p->guest.queues));
         }
         p->current = machine;
         guest_move(&p->guest, port, port->memory);

@@ -22,12 +22,15 @@ int main(int argc, char **argv)
     if (argc == 8 && !strcmp(argv[1], "client")) {
         return client_main(argv + 2);
     }
+    if (argc == 4 && !strcmp(argv[1], "inject")) {
+        return inject_main(argv + 2);
+    }
     if (argc > 3 && !strcmp(argv[1], "watch")) {
         return watch_main(argc - 2, argv + 2);
     }
     fputs("usage: lab-net guest\n"
           "       lab-net client IFACE RATE SIZE FLOWS FLOODED DIR\n"
-          "       lab-net watch DIR NAME=tap:IFACE|NAME=stream:LISTEN:CONNECT...\n",
-          stderr);
+          "       lab-net inject PATH FLOWS\n"
+          "       lab-net watch DIR NAME=KIND...\n", stderr);
     return 2;
 }

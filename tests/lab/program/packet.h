@@ -24,7 +24,8 @@
 #define VNET_MAX            12
 #define PACKET_PEEK         96      /* bytes that packet_peek() looks at */
 
-/* Numbers of flooded packets begin here: they are a stream of their own. */
+/* Numbers of injected and of flooded packets begin here: streams of their own. */
+#define FIRST_INJECTED      (1ull << 32)
 #define FIRST_FLOODED       (1ull << 40)
 
 #define PORT_TO_GUEST       7000    /* UDP or TCP, of the first flow */

@@ -11,6 +11,7 @@
 
 int guest_main(void);
 int client_main(char **argv);
+int inject_main(char **argv);
 int watch_main(int argc, char **argv);
 
 #endif

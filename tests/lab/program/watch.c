@@ -6,7 +6,9 @@
  *   NAME=tap:IFACE              packets that the host gives to a TAP
  *   NAME=stream:LISTEN:CONNECT  packets that pass from one Unix socket to
  *                               another, each behind two lengths as a
- *                               redirector's stream has them
+ *                               redirector's stream has them; with :drop=N or
+ *                               :swap=N behind that, one packet of every N is
+ *                               lost, or changes places with the next
  *
  * Writes numbers and times of the numbered packets into DIR/NAME.packets: if
  * one does not arrive, that says where it was last seen. What comes at LISTEN
@@ -36,6 +38,7 @@
 #include <unistd.h>
 #include "packet.h"
 #include "roles.h"
+#include "spoil.h"
 
 #define PLACES_MAX      8
 #define RING_BLOCK      (1 << 18)
@@ -58,6 +61,7 @@ typedef struct Place {
     uint8_t head[8 + PACKET_PEEK + VNET_MAX];   /* of the packet that passes */
     size_t head_size;
     size_t left;                /* of the packet, to come */
+    Spoiler spoiler;
 } Place;
 
 static volatile sig_atomic_t stopping;
@@ -172,13 +176,18 @@ static unsigned dropped_by_watch(const Place *place)
 static void open_stream(Place *place, char *paths)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    char *colon = strchr(paths, ':');
+    char *colon = strchr(paths, ':'), *spoil;
 
     if (!colon) {
         die("'%s' is not LISTEN:CONNECT", paths);
     }
     *colon = 0;
     place->connect_to = colon + 1;
+    spoil = strchr(colon + 1, ':');
+    if (spoil) {
+        *spoil = 0;
+        spoil_parse(&place->spoiler, spoil + 1);
+    }
     strncpy(address.sun_path, paths, sizeof(address.sun_path) - 1);
     place->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (bind(place->fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
@@ -257,23 +266,20 @@ static void stream_pass(Place *place, int from, int to, bool noted)
 {
     static uint8_t data[PIECE];
     ssize_t n = recv(from, data, sizeof(data), MSG_DONTWAIT);
-    size_t done = 0;
+    bool good = n > 0;
 
     if (n < 0 && errno == EAGAIN) {
         return;
     }
-    if (n > 0 && noted) {
+    if (good && noted) {
         note_stream(place, data, n);
     }
-    while (n > 0 && done < (size_t)n) {
-        ssize_t sent = send(to, data + done, n - done, MSG_NOSIGNAL);
-
-        if (sent < 0) {
-            n = -1;
-        }
-        done += sent;
+    if (good && noted && place->spoiler.every) {
+        good = spoil_pass(&place->spoiler, data, n, to);
+    } else if (good) {
+        good = send_all(to, data, n);
     }
-    if (n <= 0) {
+    if (!good) {
         stream_end(place);
     }
 }
