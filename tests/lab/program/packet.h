@@ -18,7 +18,7 @@
  */
 #define PACKET_HEADERS      54      /* Ethernet, IPv4, TCP */
 #define PACKET_SMALL        1472    /* bytes of payload, at most */
-#define PACKET_PAYLOAD_MAX  65495
+#define PACKET_PAYLOAD_MAX  65481   /* a frame of 64 KiB would be cut */
 #define PACKET_MAX          (PACKET_HEADERS + PACKET_PAYLOAD_MAX)
 #define PACKET_STAMP        24      /* bytes, the least payload */
 #define VNET_MAX            12
