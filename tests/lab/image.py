@@ -299,7 +299,7 @@ class Image:
 
     # ---- the lab's initramfs ----
 
-    def _add_program(self, archive: Archive, program: Path, name: str) -> None:
+    def add_program(self, archive: Archive, program: Path, name: str) -> None:
         """Adds a program with its shared libraries."""
         archive.file(program, name)
         listing = subprocess.run(["ldd", program], text=True, capture_output=True,
@@ -308,6 +308,14 @@ class Image:
             raise LabError(f"{program} lacks shared libraries:\n{listing}")
         for library in re.findall(r"(?:=> |^\t)(/\S+)", listing, re.MULTILINE):
             archive.file(Path(library))
+
+    def built(self, name: str) -> Path:
+        """A file of QEMU's build folder."""
+        path = self.qemu.parent / name
+        if not path.is_file():
+            raise LabError(f"{path} does not exist: build it with 'ninja -C {self.qemu.parent} "
+                           f"{name}'")
+        return path
 
     def _stripped_qemu(self) -> Path:
         target = self.folder / "qemu-stripped"
@@ -322,16 +330,16 @@ class Image:
             self._add_modules(archive, self._modules(LAB_MODULES))
             for name, package in (("ip", "iproute2"), ("bridge", "iproute2"),
                                   ("setpriv", "util-linux")):
-                self._add_program(archive, Path(need(name, package)).resolve(),
+                self.add_program(archive, Path(need(name, package)).resolve(),
                                   f"usr/sbin/{name}")
             python = Path(sys.executable).resolve()
-            self._add_program(archive, python, "usr/bin/python3")
+            self.add_program(archive, python, "usr/bin/python3")
             stdlib = Path(sysconfig.get_path("stdlib"))
             archive.tree(stdlib, str(stdlib).lstrip("/"),
                          PYTHON_SKIP | {path.name for path in stdlib.glob("config-*")})
             for library in stdlib.glob("lib-dynload/_socket*.so"):
-                self._add_program(archive, library, str(library).lstrip("/"))
-            self._add_program(archive, self._stripped_qemu(), "usr/bin/qemu")
+                self.add_program(archive, library, str(library).lstrip("/"))
+            self.add_program(archive, self._stripped_qemu(), "usr/bin/qemu")
             archive.tree(self.firmware, "usr/share/lab-firmware")
             archive.file(self.traffic, "usr/bin/traffic")
             archive.file(self.program, "usr/bin/lab-net")

@@ -72,7 +72,7 @@ DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
 # network stack is as real as it gets; what needs rates, and all that is about order, with the program.
 CHECKED = (
     "capture", "unprivileged", "manual", "migrate-handover guest=linux",
-    "receive rate=20000", "inject", "multiqueue",
+    "qtest", "receive rate=20000", "inject", "multiqueue",
     "migrate-stock", "migrate-handover", "migrate-handover size=65481 rate=500",
     "migrate-capture", "migrate-cancel", "migrate-fail", "migrate-postcopy", "migrate-multifd",
     "migrate-killed", "migrate-libvirt", "migrate-many", "spoilt", "spoilt spoil=swap=997",
@@ -90,6 +90,11 @@ SWEEP = (
 )
 
 
+# What a scenario can set for those who run it: parameters, seconds, and programs of QEMU's build
+# folder that it needs inside (in /lab).
+CONSTANTS = ("PARAMETERS", "TIME_LIMIT_S", "PROGRAMS")
+
+
 def scenario_names() -> list[str]:
     return sorted(path.stem for path in SCENARIOS.glob("*.py"))
 
@@ -101,12 +106,12 @@ def scenario_path(name: str) -> Path:
 
 
 def scenario_constants(name: str) -> dict[str, Any]:
-    """The docstring, PARAMETERS and TIME_LIMIT_S of a scenario, without running it."""
+    """A scenario's docstring and the CONSTANTS among its constants, without running it."""
     tree = ast.parse(scenario_path(name).read_text())
     found: dict[str, Any] = {"__doc__": ast.get_docstring(tree) or ""}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) \
-                and node.targets[0].id in ("PARAMETERS", "TIME_LIMIT_S"):
+                and node.targets[0].id in CONSTANTS:
             found[node.targets[0].id] = ast.literal_eval(node.value)
     return found
 
@@ -255,6 +260,9 @@ def overlay(image: Image, target: Path, scenario: str, parameters: dict[str, Any
             archive.file(image.kernel, "guest/vmlinuz")
             archive.file(image.guest_initrd, "guest/initrd")
             archive.file(image.guest_snapshot(parameters["queues"]), "guest/snapshot")
+        programs = scenario_constants(scenario).get("PROGRAMS", ()) if scenario else ()
+        for program in programs:
+            image.add_program(archive, image.built(program), f"lab/{Path(program).name}")
         archive.data("lab/manual.rst", MANUAL.read_bytes())
         archive.data("lab/parameters.json", json.dumps(parameters).encode())
         archive.data("lab/scenario" if scenario else "lab/shell", scenario.encode())
