@@ -71,7 +71,7 @@ DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
 # What "make check" runs: scenarios, with parameters other than their own. A few with Linux, whose
 # network stack is as real as it gets; what needs rates, and all that is about order, with the program.
 CHECKED = (
-    "capture", "unprivileged", "manual", "migrate-handover guest=linux",
+    "capture", "manual", "migrate-handover guest=linux", "unprivileged",
     "qtest", "receive rate=20000", "inject", "multiqueue",
     "migrate-stock", "migrate-handover", "migrate-handover size=65481 rate=500",
     "migrate-capture", "migrate-cancel", "migrate-fail", "migrate-postcopy", "migrate-multifd",

@@ -164,8 +164,11 @@ class Lab:
         if self._linux_traffic and self._linux_traffic.poll() is None:
             self._linux_traffic.kill()
         for vm in self.vms:
-            if vm.process.poll() is None:
-                self.end(vm)
+            try:
+                if vm.process.poll() is None:
+                    self.end(vm)
+            except ScenarioError as error:
+                self.note("error", str(error))
         for process in (*self._watches, self._client, self._guest):
             if process:
                 process.kill()
@@ -235,12 +238,16 @@ class Lab:
             self._await_guest(vm)
             return vm
         vm = Vm(self, "src", "src0", "", extra)
+        self._boot(vm)
+        return vm
+
+    def _boot(self, vm: Vm) -> None:
+        assert self._guest
         self.vms.append(vm)
         self._guest.know(vm)
         self._guest.boot(vm, self.queues)
         vm.check_vhost()
         say("the guest runs")
-        return vm
 
     def _await_guest(self, vm: Vm) -> None:
         self.vms.append(vm)
@@ -250,9 +257,13 @@ class Lab:
 
     def unprivileged(self, name: str, netns: str = "") -> UnprivilegedVm:
         """A machine at TAP src0, its guest running, vhost checked, its QEMU without privileges."""
-        say(f"{name}: starting the guest from its snapshot, as user {NOBODY}")
-        vm = UnprivilegedVm(self, name, "src0", "file:/guest/snapshot", netns)
-        self._await_guest(vm)
+        say(f"{name}: starting the guest, as user {NOBODY}")
+        if self._guest:
+            vm = UnprivilegedVm(self, name, "src0", "", netns)
+            self._boot(vm)
+        else:
+            vm = UnprivilegedVm(self, name, "src0", "file:/guest/snapshot", netns)
+            self._await_guest(vm)
         self.note(f"{name}_privileges", vm.privileges())
         return vm
 
@@ -428,9 +439,11 @@ class Lab:
     def end(self, vm: Vm) -> None:
         """Ends one QEMU; its events stay on record."""
         self._note_end(vm)
-        if self._guest:
-            self._guest.order(f"forget {vm.name}")
-        vm.kill()
+        try:
+            if self._guest:
+                self._guest.order(f"forget {vm.name}")
+        finally:
+            vm.kill()
 
     def terminate(self, vm: Vm) -> None:
         """Ends one QEMU by SIGTERM, as libvirt does, and awaits that."""

@@ -31,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "packet.h"
 #include "port.h"
@@ -263,12 +264,18 @@ static void order_machine(Program *p, const char *name, const char *qtest,
 
 static void order_forget(Program *p, const char *name)
 {
-    Port *port = p->machines[machine_of(p, name)];
+    unsigned machine = machine_of(p, name);
+    Port *port = p->machines[machine];
 
-    port->dead = true;
+    if (machine == p->current) {
+        p->booted = p->running = false;
+    }
     close(port->qtest);
     close(port->qmp);
-    p->machines[machine_of(p, name)] = NULL;
+    munmap((void *)port->memory, GUEST_MEMORY);
+    free(port->out);
+    free(port);
+    p->machines[machine] = NULL;
 }
 
 static void obey(Program *p, const char *line)
