@@ -455,11 +455,18 @@ class Lab:
         vm.process.wait(10)
         self.mark(f"{vm.name} ended")
 
-    def check_vhost_carries(self, vm: Vm) -> None:
-        """vhost's worker exists, and QEMU's own netdev reads nothing while packets flow."""
+    def check_vhost_carries(self, vm: Vm, by_trace: bool = False) -> None:
+        """vhost's workers exist, and QEMU says that it has started them.
+
+        With `by_trace`, and always with Linux: QEMU's own netdev reads nothing while packets flow.
+        That is the proof, but it takes seconds.
+        """
         vm.check_vhost()
+        vm.check_vhost_started()
+        if self._guest and not by_trace:
+            return
         watch = ReadWatch(vm)
-        time.sleep(0.3 if self._guest else 1.5)
+        time.sleep(0.5 if self._guest else 1.5)
         count = watch.stop()
         self.note(f"{vm.name}_own_reads", count)
         if count:

@@ -112,6 +112,11 @@ class Vm:
                                 f"{self.queues} queues: vhost is not running")
         self._lab.note(f"{self.name}_vhost_thread", want)
 
+    def check_vhost_started(self) -> None:
+        card = "/machine/peripheral/nic0/virtio-backend"
+        if not self.qmp("x-query-virtio-status", path=card)["vhost-started"]:
+            raise ScenarioError(f"{self.name}: QEMU has not started vhost")
+
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()

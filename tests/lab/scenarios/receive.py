@@ -9,7 +9,7 @@ def run(lab):
     lab.network(("src0",))
     source = lab.source()
     lab.start_traffic()
-    lab.check_vhost_carries(source)
+    lab.check_vhost_carries(source, by_trace=True)
     time.sleep(lab.after)
     lab.stop_traffic()
 
