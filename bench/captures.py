@@ -140,6 +140,12 @@ class Capture:
         """Of who captures and who reads."""
         return sum(part.cpu_ns() for part in (self.process, *self.parts))
 
+    def drain(self) -> None:
+        """tcpdump waits a second for a block of its ring to get full; what it has not looked at
+        when it ends is lost."""
+        if self.way == "tcpdump":
+            time.sleep(1.1)
+
     def flush(self) -> None:
         """tcpdump keeps what does not fill a buffer; a signal makes it write, and end."""
         if self.way == "tcpdump":

@@ -14,7 +14,7 @@ from typing import Callable
 from captures import Capture
 from results import Results
 from rig import MEASURED, OFFERER, Env, Process, Qemu, Tap, packet_socket, run as command, \
-    settled, undisturbed
+    settled, undisturbed, wait_until
 from run_capture import SUPER, Numbers, measure
 from run_guest import throughput
 from run_inject import Injection, inject
@@ -59,6 +59,7 @@ def captured_kinds(env: Env, way: str) -> dict[str, float]:
                 wire.send(b"".join(kind.make(number)))
                 time.sleep(0.0005)
         settled(capture.counters)
+        capture.drain()
         capture.flush()
         settled(capture.counters)
         return shares(list(recorded(record)))
@@ -135,12 +136,41 @@ def stopped_reader(env: Env, way: str, seconds: float) -> Numbers:
         answer = answer_ms(capture.process)
         capture.reader.signal(signal.SIGCONT)
         settled(capture.counters, 0.5)
+        capture.drain()
         capture.flush()
         lost = sent.packets - settled(capture.counters)
         return {"loss": lost / sent.packets, "answer_ms": answer,
                 "told": capture.told() / lost if lost else 1}
     finally:
         capture.end()
+
+
+def stopped_guest(env: Env, way: str, seconds: float) -> Numbers:
+    """The TAP's reader stops for so long while packets are injected, then reads on."""
+    tap, arrived, sent = Tap("bguest"), env.counters(), env.counters()
+    injection = Injection(env, way, tap)
+    assert injection.process
+    running = [injection.process]
+    guest = env.start("count", "-q", "-t", str(tap.fd), counters=arrived, cpu=OFFERER,
+                      fds=(tap.fd,))
+    running.append(guest)
+    try:
+        time.sleep(0.1)
+        guest.signal(signal.SIGSTOP)
+        running.append(env.start("offer", *injection.options, "-u", str(injection.path), "-r",
+                                 str(STOPPED_RATE), "-n", str(int(STOPPED_RATE * seconds)),
+                                 counters=sent, cpu=OFFERER))
+        time.sleep(seconds)
+        answer = answer_ms(injection.process)
+        guest.signal(signal.SIGCONT)
+        wait_until(lambda: bool(sent.done), 20, "the end of the packets")
+        lost = sent.packets - settled(arrived, 0.5)
+        return {"loss": lost / sent.packets, "answer_ms": answer,
+                "told": injection.told() / lost if lost else 1}
+    finally:
+        for process in running:
+            process.end()
+        tap.close()
 
 
 class Table:
@@ -183,18 +213,22 @@ def capture_tables(env: Env, results: Results, runs: int, seconds: float) -> Non
     table.add("pps", "capture, packets to the guest meanwhile", "1/s", size=60, rate="max")
 
 
-def stop_table(env: Env, results: Results, runs: int, seconds: float) -> None:
-    table = Table(results, CAPTURES, runs, lambda way: stopped_reader(env, way, seconds), 1)
+def stop_tables(env: Env, results: Results, seconds: float) -> None:
     params = {"rate": STOPPED_RATE, "seconds": seconds}
+    table = Table(results, CAPTURES, 1, lambda way: stopped_reader(env, way, seconds), 1)
     table.add("loss", "reader has stopped, loss", "share", **params)
     table.add("told", "reader has stopped, told of the loss", "share", **params)
     table.add("answer_ms", "reader has stopped, monitor answers", "ms", ("dgram", "hub"), **params)
+    table = Table(results, INJECTIONS, 1, lambda way: stopped_guest(env, way, seconds), 1)
+    table.add("loss", "guest has stopped, loss", "share", **params)
+    table.add("told", "guest has stopped, told of the loss", "share", **params)
+    table.add("answer_ms", "guest has stopped, monitor answers", "ms", ("dgram",), **params)
 
 
 def inject_tables(env: Env, results: Results, runs: int, seconds: float) -> None:
-    for size, rate in ((60, 50000), (60, 0), (1514, 0)):
-        table = Table(results, INJECTIONS, runs, lambda way: inject(env, way, size, seconds, rate))
-        params = {"size": size, "rate": rate or "max"}
+    for size in (60, 1514):
+        table = Table(results, INJECTIONS, runs, lambda way: inject(env, way, size, seconds))
+        params = {"size": size, "rate": "max"}
         table.add("pps", "injection, packets arrived", "1/s", **params)
         table.add("ns", "injection, CPU a packet", "ns", **params)
         table.add("loss", "injection, loss", "share", **params)
@@ -210,9 +244,9 @@ def kind_tables(env: Env, results: Results) -> None:
 
 
 def run(env: Env, results: Results) -> None:
-    runs, seconds = (1, 1.0) if env.quick else (3, 1.5)
+    runs, seconds = (1 if env.quick else 3), 1.0
     kind_tables(env, results)
-    stop_table(env, results, runs, 2.0)
-    stop_table(env, results, 1, 5.0)    # more than any of them has room for
+    for stopped in (2.0, 5.0):      # the second is longer than any of them has room for
+        stop_tables(env, results, stopped)
     capture_tables(env, results, runs, seconds)
     inject_tables(env, results, runs, 2 * seconds)

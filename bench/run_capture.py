@@ -31,6 +31,7 @@ def offer(env: Env, capture: Capture, size: int, rate: int, seconds: float) -> N
     env.start("offer", *options, counters=sent, cpu=OFFERER).wait(seconds + 20)
     took = (sent.last_ns - sent.first_ns) / 1e9
     settled(capture.counters)
+    capture.drain()
     cpu, both = capture.process.cpu_ns() - cpu, capture.cpu_ns() - both
     capture.flush()
     got = settled(capture.counters) - before

@@ -74,13 +74,10 @@ class Injection:
 
 
 def measured(env: Env, injection: Injection, running: list[Process], arrived: Counters,
-             size: int, seconds: float, rate: int = 0) -> Numbers:
-    """The rate in the middle of the time, what it cost, and what has not arrived at the end.
-    @rate 0: as many as possible."""
+             size: int, seconds: float) -> Numbers:
+    """The rate in the middle of the time, what it cost, and what has not arrived at the end."""
     sent = env.counters()
     options = [*injection.options, "-s", str(size), "-t", str(seconds)]
-    if rate:
-        options += ["-r", str(rate), "-n", str(int(rate * seconds))]
     if injection.path:  # the stream's sender is the reader's neighbour
         options += ["-u", str(injection.path)]
     running.append(env.start("offer", *options, counters=sent,
@@ -96,10 +93,10 @@ def measured(env: Env, injection: Injection, running: list[Process], arrived: Co
     settled(arrived)
     lost = sent.packets - arrived.packets + arrived.repeated
     return {"pps": packets / took, "ns": cpu / max(1, packets), "lost": lost,
-            "loss": lost / sent.packets, "told": injection.told()}
+            "loss": lost / sent.packets}
 
 
-def inject(env: Env, way: str, size: int, seconds: float, rate: int = 0) -> Numbers:
+def inject(env: Env, way: str, size: int, seconds: float) -> Numbers:
     tap, arrived = Tap("binject", QUEUE, size > 1514), env.counters()
     injection = Injection(env, way, tap) if way != "tcpreplay" else None
     running = [injection.process] if injection and injection.process else []
@@ -109,7 +106,7 @@ def inject(env: Env, way: str, size: int, seconds: float, rate: int = 0) -> Numb
     try:
         if not injection:
             return replay(env, tap, arrived, size, seconds)
-        return measured(env, injection, running, arrived, size, seconds, rate)
+        return measured(env, injection, running, arrived, size, seconds)
     finally:
         for process in running:
             process.end()
