@@ -89,11 +89,7 @@ class Image:
 
     def make(self) -> None:
         """Makes what is missing or out of date."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        packages = self._packages()
-        self._product(self.kernel, [*packages], lambda: self._unpack(packages))
-        self._product(self.traffic, [HERE / name for name in (*TRAFFIC_SOURCES, "queues.h")],
-                      self._compile_traffic)
+        self._make_parts()
         self._product(self.guest_initrd,
                       [self.kernel, self.traffic, HERE / "guest-init", HERE / "image.py",
                        HERE / "cpio.py", HERE / "inside/guest.py"], self._make_guest_initrd)
@@ -103,6 +99,14 @@ class Image:
                       [self.kernel, self.guest_initrd, self.traffic, self.qemu, self.snapshot,
                        HERE / "image.py", HERE / "cpio.py", HERE / "lab-init", sys.version],
                       self._make_base)
+
+    def _make_parts(self) -> None:
+        """The kernel and the traffic program: what every guest needs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        packages = self._packages()
+        self._product(self.kernel, [*packages], lambda: self._unpack(packages))
+        self._product(self.traffic, [HERE / name for name in (*TRAFFIC_SOURCES, "queues.h")],
+                      self._compile_traffic)
 
     def guest_snapshot(self, queues: int) -> Path:
         """The saved guest with so many queues, made if missing or out of date. The lab's base has

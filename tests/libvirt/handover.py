@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""What the hand-over needs on both sides: its options and QMP commands stand here and only here."""
+
+from typing import Any
+
+FIRST_PORT = 4445       # of the destination; one for each network card
+
+
+def name(card: int) -> str:
+    return f"handover{card}"
+
+
+def netdev(card: int) -> str:
+    """As libvirt calls it."""
+    return f"hostnet{card}"
+
+
+def _command(execute: str, **arguments: Any) -> dict[str, Any]:
+    return {"execute": execute, "arguments": arguments}
+
+
+def source_commands(card: int, destination: str) -> list[dict[str, Any]]:
+    """What the source is told before its migration; `destination` is the other host's address."""
+    peer = {"type": "inet", "data": {"host": destination, "port": str(FIRST_PORT + card)}}
+    return [
+        _command("chardev-add", id=name(card), backend={"type": "socket", "data": {
+            "addr": peer, "server": False, "reconnect-ms": 100}}),
+        _command("object-add", id=name(card), netdev=netdev(card), queue="tx",
+                 outdev=name(card), vnet_hdr_support=True, enable_when_stopped=True,
+                 **{"qom-type": "filter-redirector"}),
+    ]
+
+
+def destination_arguments(card: int) -> list[str]:
+    """What the destination's QEMU is started with."""
+    return [
+        "-chardev", f"socket,id={name(card)},host=0.0.0.0,port={FIRST_PORT + card},"
+                    "server=on,wait=off",
+        "-object", f"filter-redirector,id={name(card)},netdev={netdev(card)},queue=tx,"
+                   f"indev={name(card)},vnet_hdr_support=on",
+    ]
+
+
+def removal_commands(card: int) -> list[dict[str, Any]]:
+    """What ends it, on either side."""
+    return [_command("object-del", id=name(card)), _command("chardev-remove", id=name(card))]
