@@ -29,6 +29,7 @@ class Act:
         self.domain = what
         self.handover = with_handover
         self.here: Host = the_rig.hosts[0]
+        self.spares = True      # a running guest keeps its packets
         self.notes: dict[str, Any] = {}
         self._log = log
         self._armed = False
@@ -84,11 +85,13 @@ class Act:
         cards = range(self.domain.cards)
         if not self.handover:
             return []
+        self.spares = handover.spares_running(self.here.qmp(NAME, handover.query_properties()))
         if self._armed:     # this was the last migration's destination
             for card in cards:
                 self._tell(self.here, handover.removal_commands(card))
         for card in cards:
-            self._tell(self.here, handover.source_commands(card, self.there.address))
+            self._tell(self.here, handover.source_commands(card, self.there.address,
+                                                              self.spares))
         self._armed = True
         return [word for card in cards for word in handover.destination_arguments(card)]
 

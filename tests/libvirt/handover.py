@@ -5,6 +5,7 @@
 from typing import Any
 
 FIRST_PORT = 4445       # of the destination; one for each network card
+RUNNING = "enable_when_running"
 
 
 def name(card: int) -> str:
@@ -20,14 +21,25 @@ def _command(execute: str, **arguments: Any) -> dict[str, Any]:
     return {"execute": execute, "arguments": arguments}
 
 
-def source_commands(card: int, destination: str) -> list[dict[str, Any]]:
+def query_properties() -> dict[str, Any]:
+    return _command("qom-list-properties", typename="filter-redirector")
+
+
+def spares_running(properties: list[dict[str, Any]]) -> bool:
+    """Whether this QEMU can leave a running guest its packets. One that can't takes them from a
+    TAP without vhost as soon as it is told to hand over."""
+    return any(known["name"] == RUNNING for known in properties)
+
+
+def source_commands(card: int, destination: str, spares: bool) -> list[dict[str, Any]]:
     """What the source is told before its migration; `destination` is the other host's address."""
+    states = {"enable_when_stopped": True, **({RUNNING: False} if spares else {})}
     peer = {"type": "inet", "data": {"host": destination, "port": str(FIRST_PORT + card)}}
     return [
         _command("chardev-add", id=name(card), backend={"type": "socket", "data": {
             "addr": peer, "server": False, "reconnect-ms": 100}}),
         _command("object-add", id=name(card), netdev=netdev(card), queue="tx",
-                 outdev=name(card), vnet_hdr_support=True, enable_when_stopped=True,
+                 outdev=name(card), vnet_hdr_support=True, **states,
                  **{"qom-type": "filter-redirector"}),
     ]
 
