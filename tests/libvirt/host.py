@@ -9,6 +9,7 @@ the two hosts know nothing of each other. The log, with each QMP event, is FOLDE
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 import uuid
@@ -62,10 +63,22 @@ def add_user(folder: Path) -> None:
         mount("--bind", str(folder / name), f"/etc/{name}")
 
 
+def allow_userfaultfd(folder: Path) -> None:
+    """Postcopy needs it. libvirt's packages allow it to every user by a sysctl, of the whole
+    machine; here the device is opened to everybody who sees this host."""
+    device = Path("/dev/userfaultfd")
+    if device.exists():
+        ours = folder / "userfaultfd"
+        os.mknod(ours, stat.S_IFCHR | 0o666, device.stat().st_rdev)
+        ours.chmod(0o666)
+        mount("--bind", str(ours), str(device))
+
+
 def main(name: str, folder: Path) -> None:
     socket.sethostname(name)
     cover_places(folder)
     add_user(folder)
+    allow_userfaultfd(folder)
     Path("/etc/libvirt/qemu/networks").mkdir(parents=True)
     Path("/etc/libvirt/qemu.conf").write_text(QEMU_CONF)
     conf = Path("/etc/libvirt/libvirtd.conf")
