@@ -7,6 +7,7 @@
   check.py check            the short set that "make check" runs; writes build/check/libvirt.tap
   check.py sweep            all scenarios, and several rates
   check.py run SCENARIO..   these; NAME-RATE is one at another packet rate
+  check.py shell            a prompt among the hosts; $A and $B are their URIs for virsh -c
 
 Each run's packets, logs and counts are in BUILD/libvirt/SCENARIO, the table in
 BUILD/libvirt/table.txt. Options: --build DIR, --qemu FILE, --count N (each scenario N times).
@@ -14,7 +15,9 @@ BUILD/libvirt/table.txt. Options: --build DIR, --qemu FILE, --count N (each scen
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -104,6 +107,16 @@ def streams_of(result: dict[str, Any]) -> dict[str, Any]:
     return {name: stream for name, stream in result["streams"].items() if name != "own"}
 
 
+def shell(build: Path, qemu: Path) -> int:
+    image = GuestImage(build / "lab", qemu)
+    image.make()
+    the_rig = rig.Rig(rig.inside(), qemu)
+    install(image, the_rig.folder)
+    uris = {name: host.uri for name, host in zip("AB", the_rig.hosts)}
+    return subprocess.run([os.environ.get("SHELL", "/bin/sh")], cwd=the_rig.folder, check=False,
+                          env={**os.environ, **uris}).returncode
+
+
 def run_all(chosen: list[Scenario], count: int, build: Path, qemu: Path) -> int:
     folder = build / "libvirt"
     image = GuestImage(build / "lab", qemu)
@@ -129,7 +142,7 @@ def run_all(chosen: list[Scenario], count: int, build: Path, qemu: Path) -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("list", "check", "sweep", "run"))
+    parser.add_argument("what", choices=("list", "check", "sweep", "run", "shell"))
     parser.add_argument("scenario", nargs="*")
     parser.add_argument("--build", type=Path, default=TOP / "build")
     parser.add_argument("--qemu", type=Path)
@@ -152,8 +165,10 @@ def main() -> int:
                 group.add(GROUP, True, why, skipped=True)
                 return group.write()
             return rig.enter()
-        return run_all(chosen, args.count, args.build,
-                       args.qemu or args.build / "qemu-system-x86_64")
+        qemu = args.qemu or args.build / "qemu-system-x86_64"
+        if args.what == "shell":
+            return shell(args.build, qemu)
+        return run_all(chosen, args.count, args.build, qemu)
     except (rig.RigError, LabError) as error:
         print(f"check.py: {error}", file=sys.stderr)
         return 1

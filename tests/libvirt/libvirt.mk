@@ -6,13 +6,16 @@
 
 LIBVIRT = $(PYTHON) tests/libvirt/check.py --build build --qemu $(QEMU)
 
-.PHONY: check-libvirt libvirt libvirt-list libvirt-sweep
+.PHONY: check-libvirt libvirt libvirt-list libvirt-shell libvirt-sweep
 
 check-libvirt: all
 	@$(LIBVIRT) check
 
 libvirt: all
 	@$(LIBVIRT) run --count $(if $(filter command line,$(origin COUNT)),$(COUNT),1) $(SCENARIO)
+
+libvirt-shell: all
+	@$(LIBVIRT) shell
 
 libvirt-list:
 	@$(LIBVIRT) list

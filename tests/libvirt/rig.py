@@ -179,11 +179,14 @@ class Host:
 
     def start(self) -> None:
         self.folder.mkdir()
+        # Its QEMU is the one that stands beside the hosts' folders.
+        path = f"{self.folder.parent}:{os.environ['PATH']}"
         with (self.folder / "output").open("w") as output:
             self.process = subprocess.Popen(
                 netns(self.name, "unshare", "--mount", "--uts", "--",
                       sys.executable, str(HERE / "host.py"), self.name, str(self.folder)),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env={**os.environ, "PATH": path})
         wait_until(f"{self.name}'s libvirtd answers", self._answers)
         self._log = (self.folder / "libvirtd.log").open()
 
