@@ -5,6 +5,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from rig import Host, Rig, RigError, wait_until
 MIGRATION_S = 60
 SETTLE_S = 1.5
 DISK_BYTES = 1 << 20
+GREETING = """\
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10) as connection:
+    print(connection.recv(12).decode())
+"""
 
 
 class Act:
@@ -44,15 +50,16 @@ class Act:
     # ---- the guest
 
     def disk(self, host: Host) -> Path:
-        return self.rig.folder / f"disk-{host.name}"
+        owner = self.rig.hosts[0] if self.domain.installed else host
+        return self.rig.folder / f"disk-{owner.name}"
 
     def _xml(self, host: Host, arguments: list[str]) -> str:
         """In a file, whose name is returned."""
-        disk = self.disk(host) if self.domain.disk else None
+        disk = self.disk(host) if self.domain.disk or self.domain.installed else None
         if disk and not disk.exists():
             disk.write_bytes(bytes(DISK_BYTES))
         path = self.rig.folder / f"{host.name}.xml"
-        path.write_text(self.domain.xml(self.rig.folder, self.rig.qemu, arguments, disk))
+        path.write_text(self.domain.xml(host, self.rig.folder, arguments, disk))
         return str(path)
 
     def boot(self) -> None:
@@ -69,6 +76,13 @@ class Act:
         for host in self.rig.hosts:
             if host.state(NAME) != "none":
                 host.virsh("destroy", NAME)
+
+    def need_screen(self) -> None:
+        """A VNC client would be welcome."""
+        port = 5900 + int(self.here.virsh("vncdisplay", NAME).split(":")[1])
+        greeting = rig.run(*rig.netns(self.here.name, sys.executable, "-c", GREETING, str(port)))
+        if not greeting.startswith("RFB "):
+            raise RigError(f"the guest's screen says {greeting!r}")
 
     def settle(self) -> None:
         """Until the guest has what came in the meantime, and the source is gone."""

@@ -27,9 +27,9 @@ sys.dont_write_bytecode = True      # nothing of ours lands beside the sources
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 sys.path[1:1] = [str(TOP / "tests/lab"), str(TOP / "scripts")]
-import table  # noqa: E402
 import rig  # noqa: E402
 import scenarios  # noqa: E402
+import table  # noqa: E402
 from act import Act  # noqa: E402
 from domain import NAME, GuestImage, install  # noqa: E402
 from image import LabError  # noqa: E402
@@ -42,10 +42,6 @@ BEFORE_S = 2.0
 AFTER_S = 4.0
 
 
-class Failed(Exception):
-    """A scenario did not come to its end; the message says why."""
-
-
 def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario,
                  folder: Path) -> dict[str, Any]:
     """Runs it; its result is also in folder/result.json."""
@@ -54,6 +50,8 @@ def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario,
     act = Act(the_rig, scenario.domain, scenario.handover, folder / "virsh.log")
     load = Load(image.traffic, folder, scenario.domain, scenario.rate, scenario.broadcasts)
     result: dict[str, Any] = {"scenario": scenario.name, "rate": scenario.rate, "error": ""}
+    for host in the_rig.hosts:
+        host.mark_log()
     try:
         act.boot()
         load.start()
@@ -78,10 +76,10 @@ def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario,
 
 def keep_logs(the_rig: rig.Rig, folder: Path) -> None:
     for host in the_rig.hosts:
-        for log in (host.folder / "libvirtd.log", host.folder / "var/log/libvirt/qemu" /
-                    f"{NAME}.log"):
-            if log.exists():
-                shutil.copyfile(log, folder / f"{host.name}-{log.name}")
+        (folder / f"{host.name}-libvirtd.log").write_text(host.log_since_mark())
+        log = host.folder / f"var/log/libvirt/qemu/{NAME}.log"
+        if log.exists():
+            shutil.move(log, folder / f"{host.name}-qemu.log")
     serial = the_rig.folder / "serial"
     if serial.exists():
         shutil.copyfile(serial, folder / "serial")

@@ -19,8 +19,9 @@ BOOT_S = 90
 KERNEL_LINE = ("console=ttyS0 quiet panic=-1 mitigations=off audit=0 tsc=reliable no_timer_check "
                "nowatchdog " + guest.SPARE_WORK)
 
+QEMU_XML = "http://libvirt.org/schemas/domain/qemu/1.0"
 XML = """\
-<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+<domain type='qemu'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
@@ -40,9 +41,6 @@ XML = """\
     <controller type='usb' model='none'/>
     <memballoon model='none'/>
   </devices>
-  <qemu:commandline>
-    {arguments}
-  </qemu:commandline>
 </domain>
 """
 
@@ -82,7 +80,7 @@ class GuestImage(Image):
             self._add_busybox(archive)
             archive.data("init", (rig.HERE / "guest-init").read_bytes(), 0o755)
             archive.file(self.traffic, "bin/traffic")
-            self._add_modules(archive, self._modules((*GUEST_MODULES, "bridge")))
+            self._add_modules(archive, self._modules((*GUEST_MODULES, "virtio_blk", "bridge")))
             archive.close()
 
 
@@ -93,6 +91,7 @@ class Domain:
     queues: int = 1
     bridge: bool = False        # the guest has its addresses on bridges of its own
     disk: bool = False          # it has one, a file for each host
+    installed: bool = False     # virt-install says what it has: a disk too, which the hosts share
 
     @property
     def flows(self) -> int:
@@ -107,17 +106,38 @@ class Domain:
         """Whose packets for that card's address are."""
         return rig.guest_mac(card, self.bridge)
 
-    def xml(self, folder: Path, qemu: Path, arguments: list[str], disk: Path | None) -> str:
+    def xml(self, host: rig.Host, folder: Path, arguments: list[str], disk: Path | None) -> str:
+        """For virsh; `folder` has what it boots, `arguments` are QEMU's beyond libvirt's."""
+        text = self._installed_xml(host, folder, disk) if self.installed and disk else \
+            self._own_xml(folder, disk)
+        extra = "\n".join(f"<qemu:arg value='{word}'/>" for word in arguments)
+        text = text.replace("<domain ", f"<domain xmlns:qemu='{QEMU_XML}' ", 1)
+        return text.replace("</domain>", f"<qemu:commandline>{extra}</qemu:commandline></domain>")
+
+    def _own_xml(self, folder: Path, disk: Path | None) -> str:
         devices = [CARD_XML.format(number=card, mac=rig.guest_mac(card), queues=self.queues)
                    for card in range(self.cards)]
         if disk:
             devices.append(DISK_XML.format(path=disk))
-        line = (f"{KERNEL_LINE} cards={self.cards} queues={self.queues} flows={self.flows} "
+        return XML.format(name=NAME, uuid=UUID, memory=MEMORY_MIB, folder=folder, qemu=folder /
+                          rig.QEMU, line=self.kernel_line, devices="\n".join(devices))
+
+    def _installed_xml(self, host: rig.Host, folder: Path, disk: Path) -> str:
+        """What virt-install would have libvirt run, with nothing chosen that it chooses itself."""
+        networks = [word for card in range(self.cards) for word in
+                    ("--network", f"bridge=br{card},model=virtio,mac={rig.guest_mac(card)}")]
+        return rig.run("virt-install", "--connect", host.uri, "--virt-type", "qemu",
+                       "--name", NAME, "--uuid", UUID, "--memory", str(MEMORY_MIB),
+                       "--vcpus", "1", "--osinfo", "debian11", "--import",
+                       "--disk", f"path={disk},format=raw", *networks,
+                       "--serial", f"file,path={folder}/serial",
+                       "--boot", f"kernel={folder}/vmlinuz,initrd={folder}/initrd,"
+                                 f"kernel_args={self.kernel_line}", "--print-xml")
+
+    @property
+    def kernel_line(self) -> str:
+        return (f"{KERNEL_LINE} cards={self.cards} queues={self.queues} flows={self.flows} "
                 f"bridge={int(self.bridge)}")
-        return XML.format(name=NAME, uuid=UUID, memory=MEMORY_MIB, folder=folder, qemu=qemu,
-                          line=line, devices="\n".join(devices),
-                          arguments="\n".join(f"<qemu:arg value='{word}'/>"
-                                              for word in arguments))
 
 
 def install(image: GuestImage, folder: Path) -> None:

@@ -15,7 +15,7 @@ import sys
 import uuid
 from pathlib import Path
 
-# Where libvirt keeps things. Without the machine's /run it finds no bus and no other daemon, either.
+# Where libvirt keeps things. Without the machine's /run it finds no bus and no daemon, either.
 PLACES = ("etc/libvirt", "var", "run")
 # libvirt's default, of Debian's packages; the package that adds it also starts a daemon.
 USER = "libvirt-qemu"

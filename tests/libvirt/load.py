@@ -134,7 +134,8 @@ def stream_figures(stream: Stream, arrivals: list[Arrival], moves: list[Move]) -
               if any(stop - AROUND_NS <= a.sent_ns <= resume + AROUND_NS
                      for stop, resume in moves)]
     found["stale"] = sum(is_stale(arrival, moves) for arrival in arrivals)
-    found["delay_ms"] = {f"p{p}": max(0.0, round(percentile(around, p) or 0, 1)) for p in (50, 99, 100)}
+    found["delay_ms"] = {f"p{p}": max(0.0, round(percentile(around, p) or 0, 1))
+                         for p in (50, 99, 100)}
     if stream.back:
         answers = figures(read_csv(stream.folder / "from-guest.sent.csv"),
                           read_csv(stream.folder / "from-guest.arrived.csv"), stream.flows)

@@ -26,6 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 NETWORKS = 2
 CLIENT = "client"
+QEMU = "qemu-system-x86_64"    # in the rig's folder
 INSIDE = "LIBVIRT_RIG"      # set in the environment of what runs inside: the rig's folder
 START_S = 30
 POLL_S = 0.002
@@ -172,6 +173,7 @@ class Host:
     events: list[Event] = field(default_factory=list)
     _log: Any = None
     _rest: str = ""
+    _mark: int = 0
 
     @property
     def uri(self) -> str:
@@ -222,7 +224,16 @@ class Host:
         except RigError:
             return "none"
 
-    # ---- events
+    # ---- its log, and the events in it
+
+    def mark_log(self) -> None:
+        """A run begins here."""
+        self._mark = (self.folder / "libvirtd.log").stat().st_size
+
+    def log_since_mark(self) -> str:
+        with (self.folder / "libvirtd.log").open(errors="replace") as log:
+            log.seek(self._mark)
+            return log.read()
 
     def new_events(self) -> Iterator[Event]:
         text = self._rest + self._log.read()
@@ -258,9 +269,8 @@ class Rig:
         self.hosts = (Host("hosta", "192.168.77.1", folder / "hosta"),
                       Host("hostb", "192.168.77.2", folder / "hostb"))
         # Where it was built, QEMU's user may not go.
-        self.qemu = folder / "qemu-system-x86_64"
-        self.qemu.touch()
-        run("mount", "--bind", str(qemu.resolve()), str(self.qemu))
+        (folder / QEMU).touch()
+        run("mount", "--bind", str(qemu.resolve()), str(folder / QEMU))
         make_network(self.hosts)
         for host in self.hosts:
             host.start()
