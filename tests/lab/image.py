@@ -91,11 +91,7 @@ class Image:
 
     def make(self) -> None:
         """Makes what is missing or out of date."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        packages = self._packages()
-        self._product(self.kernel, [*packages], lambda: self._unpack(packages))
-        self._product(self.traffic, [HERE / name for name in (*TRAFFIC_SOURCES, "queues.h")],
-                      self._compile_traffic)
+        self._make_parts()
         self._product(self.program, [*sorted(PROGRAM.rglob("*.[ch]")), DRIVER,
                                      DRIVER.with_suffix(".h")], self._compile_program)
         self._product(self.guest_initrd,
@@ -106,6 +102,14 @@ class Image:
                       [self.kernel, self.traffic, self.program, self.qemu,
                        HERE / "image.py", HERE / "cpio.py", HERE / "lab-init", sys.version],
                       self._make_base)
+
+    def _make_parts(self) -> None:
+        """The kernel and the traffic program: what every guest needs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        packages = self._packages()
+        self._product(self.kernel, [*packages], lambda: self._unpack(packages))
+        self._product(self.traffic, [HERE / name for name in (*TRAFFIC_SOURCES, "queues.h")],
+                      self._compile_traffic)
 
     def guest_snapshot(self, queues: int) -> Path:
         """The saved Linux guest with so many queues, made if missing or out of date."""
