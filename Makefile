@@ -21,7 +21,7 @@ PATCHES := patches patches/bases $(wildcard patches/*.patch patches/*/ patches/*
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
-CHECK_GROUPS := lint series qemu sanitize fuzz qmp faults migrations chaos lab
+CHECK_GROUPS := lint kernel series qemu sanitize fuzz qmp faults migrations chaos lab
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
@@ -58,6 +58,10 @@ check: all
 .PHONY: check-lint
 check-lint: $(STAMP)/tree
 	@$(PYTHON) scripts/lint.py
+
+.PHONY: check-kernel
+check-kernel:
+	@$(PYTHON) tests/kernel/kernel.py
 
 .PHONY: check-qemu
 check-qemu: all

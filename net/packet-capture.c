@@ -7,133 +7,199 @@
  */
 
 #include "qemu/osdep.h"
-#include <sys/mman.h>
 #include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include "qapi/error.h"
-#include "qemu/atomic.h"
 #include "qemu/iov.h"
-#include "qemu/timer.h"
-#include "qemu/units.h"
+#include "qemu/main-loop.h"
+#include "qemu/thread.h"
 #include "standard-headers/linux/virtio_net.h"
+#include "packet-ring.h"
 #include "packet-socket-int.h"
 #include "trace.h"
 
 /*
- * A block takes the longest packet with its ring header: the kernel cuts off
- * what does not fit into one (tpacket_rcv()).  It must not be much larger: the
- * kernel closes a block after PACKET_CAPTURE_LATENCY_MS however little is in
- * it, so that the number of blocks limits how long packets can wait.
+ * A ring of this size is made in some milliseconds; the largest one takes two
+ * seconds.
  */
-#define BLOCK_SIZE (128 * KiB)
-QEMU_BUILD_BUG_ON(BLOCK_SIZE < PACKET_LEN_MAX + 4 * KiB);
-QEMU_BUILD_BUG_ON(PACKET_RING_SIZE_MIN < 2 * BLOCK_SIZE);
-
-/* Only a unit of accounting in TPACKET_V3: frames have no fixed size. */
-#define FRAME_SIZE 2048
-
-/* A place in the ring: the next packet to look at. */
-typedef struct RingCursor {
-    unsigned block;
-    bool open;                  /* the block has been found full */
-    unsigned left;              /* packets not yet looked at, if open */
-    struct tpacket3_hdr *next;  /* the first of them */
-} RingCursor;
+#define AT_ONCE_MAX (16 * MiB)
 
 struct PacketCapture {
     int fd;
-    NetFilterDirection dir;
-    uint8_t *ring;
-    size_t ring_size;
-    unsigned blocks;
-    RingCursor cursor;          /* the first packet not yet released */
-    RingCursor ahead;           /* the first packet not yet read */
-    unsigned pending;           /* packets between the two */
-    uint64_t lost;
-    uint64_t errors;
+    PacketCaptureOptions options;
     PacketInterface iface;
+    PacketRing ring;
+    uint64_t lost;
+    uint64_t errors;            /* of the ring, as far as traced */
+    bool wanted;                /* to be switched on once there is a ring */
+
+    /* A thread makes the ring, or takes it away. */
+    QemuThread thread;
+    QEMUBH *bh;
+    bool busy;                  /* it is at work */
+    bool gone;                  /* packet_capture_free() has been called */
+    Error *err;                 /* its result */
 };
 
-/* Accept the wanted directions, or nothing. */
+/* Accept the wanted packets, or nothing. */
 static int set_filter(PacketCapture *c, bool on, Error **errp)
 {
     const bool outgoing =
-        (c->dir == NET_FILTER_DIRECTION_TX) != c->iface.macvtap;
-    struct sock_filter none[] = {
-        BPF_STMT(BPF_RET | BPF_K, 0),
-    };
-    struct sock_filter all[] = {
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-    };
-    struct sock_filter one[] = {
-        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, outgoing ? UINT32_MAX : 0),
-        BPF_STMT(BPF_RET | BPF_K, outgoing ? 0 : UINT32_MAX),
-    };
+        (c->options.dir == NET_FILTER_DIRECTION_TX) != c->iface.macvtap;
+    PacketFilterPass pass =
+        !on ? PACKET_FILTER_PASS_NONE :
+        c->options.dir == NET_FILTER_DIRECTION_ALL ? PACKET_FILTER_PASS_ALL :
+        outgoing ? PACKET_FILTER_PASS_OUTGOING : PACKET_FILTER_PASS_INCOMING;
+    g_autofree struct sock_filter *insns =
+        g_new(struct sock_filter, packet_filter_size(c->options.filter));
+    unsigned n = packet_filter_join(insns, pass, c->options.filter,
+                                    c->options.snaplen);
 
-    return !on ? packet_socket_filter(c->fd, none, ARRAY_SIZE(none), errp) :
-           c->dir == NET_FILTER_DIRECTION_ALL
-           ? packet_socket_filter(c->fd, all, ARRAY_SIZE(all), errp)
-           : packet_socket_filter(c->fd, one, ARRAY_SIZE(one), errp);
+    return packet_socket_filter(c->fd, insns, n, errp);
 }
 
-static bool map_ring(PacketCapture *c, uint64_t size, Error **errp)
+/*
+ * The kernel looks at a program when it is attached.  Nothing can pass yet: the
+ * socket has no ring.
+ */
+static bool try_filter(PacketCapture *c, Error **errp)
 {
-    const int version = TPACKET_V3;
-    struct tpacket_req3 req = {
-        .tp_block_size = BLOCK_SIZE,
-        .tp_block_nr = DIV_ROUND_UP(size, BLOCK_SIZE),
-        .tp_frame_size = FRAME_SIZE,
-        .tp_retire_blk_tov = PACKET_CAPTURE_LATENCY_MS,
-    };
+    ERRP_GUARD();
 
-    req.tp_frame_nr = req.tp_block_nr * (BLOCK_SIZE / FRAME_SIZE);
-    c->blocks = req.tp_block_nr;
-    c->ring_size = (size_t)c->blocks * BLOCK_SIZE;
-
-    if (setsockopt(c->fd, SOL_PACKET, PACKET_VERSION, &version,
-                   sizeof(version)) ||
-        setsockopt(c->fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof(req))) {
-        error_setg_errno(errp, errno, "cannot get a capture ring of %zu bytes "
-                         "on interface '%s'", c->ring_size, c->iface.name);
+    if (c->options.filter && set_filter(c, true, errp)) {
+        error_prepend(errp, "filter: ");
         return false;
     }
-    c->ring = mmap(NULL, c->ring_size, PROT_READ | PROT_WRITE, MAP_SHARED,
-                   c->fd, 0);
-    if (c->ring == MAP_FAILED) {
-        c->ring = NULL;
-        error_setg_errno(errp, errno, "cannot map the capture ring of %zu "
-                         "bytes on interface '%s'", c->ring_size,
-                         c->iface.name);
+    /* Off before there is a ring: the socket may be receiving already. */
+    return set_filter(c, false, errp) == 0;
+}
+
+static bool make_ring(PacketCapture *c, Error **errp)
+{
+    return packet_ring_map(&c->ring, c->fd, c->options.ring_size, errp);
+}
+
+static bool start(PacketCapture *c, Error **errp)
+{
+    if (!packet_socket_bind(c->fd, &c->iface, ETH_P_ALL, errp)) {
         return false;
     }
+    trace_packet_capture_open(c, c->iface.name, c->iface.ifindex,
+                              c->ring.size);
     return true;
+}
+
+static void destroy(PacketCapture *c, bool used)
+{
+    packet_socket_close(c->fd, used);
+    error_free(c->err);
+    g_free(c);
+}
+
+/* In a thread: rings that take long */
+
+static void *make_thread(void *opaque)
+{
+    PacketCapture *c = opaque;
+
+    make_ring(c, &c->err);
+    qemu_bh_schedule(c->bh);
+    return NULL;
+}
+
+static void *unmap_thread(void *opaque)
+{
+    PacketCapture *c = opaque;
+
+    packet_ring_unmap(&c->ring, c->fd);
+    qemu_bh_schedule(c->bh);
+    return NULL;
+}
+
+static void run_thread(PacketCapture *c, QEMUBHFunc *done,
+                       void *(*func)(void *opaque))
+{
+    c->busy = true;
+    c->bh = qemu_bh_new(done, c);
+    qemu_thread_create(&c->thread, "capture-ring", func, c,
+                       QEMU_THREAD_JOINABLE);
+}
+
+static void thread_done(PacketCapture *c)
+{
+    qemu_thread_join(&c->thread);
+    qemu_bh_delete(c->bh);
+    c->busy = false;
+}
+
+static void unmapped(void *opaque)
+{
+    PacketCapture *c = opaque;
+
+    thread_done(c);
+    destroy(c, true);
+}
+
+static void made(void *opaque)
+{
+    PacketCapture *c = opaque;
+    Error *err = NULL;
+    int ret;
+
+    thread_done(c);
+    if (c->gone) {
+        packet_capture_free(c);
+        return;
+    }
+    if (!c->err && start(c, &c->err) && c->wanted) {
+        ret = set_filter(c, true, &c->err);
+        c->wanted = ret < 0;
+    }
+    err = c->err ? error_copy(c->err) : NULL;
+    c->options.ready(c->options.opaque, err);
+}
+
+/* Beginning and end */
+
+static bool set_up(PacketCapture *c, Error **errp)
+{
+    if (!try_filter(c, errp) || !packet_socket_set_up(c->fd, errp)) {
+        return false;
+    }
+    if (c->options.ready && c->options.ring_size > AT_ONCE_MAX) {
+        run_thread(c, made, make_thread);
+        return true;
+    }
+    return make_ring(c, errp) && start(c, errp);
+}
+
+PacketCapture *packet_capture_open(int fd, const PacketInterface *iface,
+                                   const PacketCaptureOptions *options,
+                                   Error **errp)
+{
+    PacketCapture *c = g_new0(PacketCapture, 1);
+
+    c->fd = fd;
+    c->options = *options;
+    c->iface = *iface;
+    c->ring.max_len = PACKET_LEN_MAX - VNET_HDR_LEN_MAX - VNET_VLAN_TAG_LEN;
+    c->ring.cut = options->snaplen || options->filter;
+    if (set_up(c, errp)) {
+        return c;
+    }
+    packet_ring_unmap(&c->ring, fd);
+    destroy(c, false);
+    return NULL;
 }
 
 PacketCapture *packet_capture_new(int fd, const PacketInterface *iface,
                                   NetFilterDirection dir, uint64_t ring_size,
                                   Error **errp)
 {
-    PacketCapture *c = g_new0(PacketCapture, 1);
+    PacketCaptureOptions options = { .dir = dir, .ring_size = ring_size };
 
-    c->fd = fd;
-    c->dir = dir;
-    c->iface = *iface;
-
-    /* Off before there is a ring: the socket may be receiving already. */
-    if (set_filter(c, false, errp) || !packet_socket_set_up(fd, errp) ||
-        !map_ring(c, ring_size, errp) ||
-        !packet_socket_bind(fd, iface, ETH_P_ALL, errp)) {
-        goto fail;
-    }
-    trace_packet_capture_open(c, iface->name, iface->ifindex, c->ring_size);
-    return c;
-
-fail:
-    packet_capture_free(c);
-    return NULL;
+    return packet_capture_open(fd, iface, &options, errp);
 }
 
 void packet_capture_free(PacketCapture *c)
@@ -141,12 +207,18 @@ void packet_capture_free(PacketCapture *c)
     if (!c) {
         return;
     }
-    trace_packet_capture_close(c, c->iface.name);
-    if (c->ring) {
-        munmap(c->ring, c->ring_size);
+    if (c->busy) {
+        c->gone = true;         /* the thread can't be stopped */
+        return;
     }
-    qemu_close(c->fd);      /* it may be one of a monitor's fd sets */
-    g_free(c);
+    trace_packet_capture_close(c, c->iface.name);
+    set_filter(c, false, NULL);
+    if (c->ring.size > AT_ONCE_MAX && c->options.ready) {
+        run_thread(c, unmapped, unmap_thread);
+        return;
+    }
+    packet_ring_unmap(&c->ring, packet_socket_given(c->fd) ? c->fd : -1);
+    destroy(c, true);
 }
 
 int packet_capture_fd(PacketCapture *c)
@@ -160,46 +232,52 @@ int packet_capture_fd(PacketCapture *c)
  */
 int packet_capture_enable(PacketCapture *c, bool on)
 {
+    if (c->busy || !c->ring.map) {
+        /* The thread holds the socket's lock. */
+        c->wanted = on;
+        return 0;
+    }
     return set_filter(c, on, NULL);
 }
 
-static struct tpacket_hdr_v1 *ring_block(PacketCapture *c, unsigned block)
-{
-    struct tpacket_block_desc *desc = (void *)(c->ring + block * BLOCK_SIZE);
+/* Reading */
 
-    return &desc->hdr.bh1;
+static NetFilterDirection direction(PacketCapture *c, uint8_t pkttype)
+{
+    bool outgoing = pkttype == PACKET_OUTGOING;
+
+    return outgoing != c->iface.macvtap ? NET_FILTER_DIRECTION_TX
+                                        : NET_FILTER_DIRECTION_RX;
 }
 
-/* The packet at @cur, or NULL if the kernel has not filled its block yet. */
-static struct tpacket3_hdr *ring_peek(PacketCapture *c, RingCursor *cur)
+static void fill_frame(PacketCapture *c, const PacketRingPacket *p,
+                       PacketFrame *frame)
 {
-    struct tpacket_hdr_v1 *block = ring_block(c, cur->block);
-
-    if (!cur->open) {
-        if (!(qatomic_load_acquire(&block->block_status) & TP_STATUS_USER)) {
-            return NULL;
-        }
-        cur->open = true;
-        cur->left = block->num_pkts;
-        cur->next = (void *)(c->ring + cur->block * BLOCK_SIZE +
-                             block->offset_to_first_pkt);
+    frame->hdr_len = sizeof(struct virtio_net_hdr);
+    if (p->len == p->wire_len) {
+        memcpy(frame->hdr, p->data - frame->hdr_len, frame->hdr_len);
+    } else {
+        /* Neither a checksum nor segments can be made of a part. */
+        memset(frame->hdr, 0, frame->hdr_len);
     }
-    return cur->left ? cur->next : NULL;
-}
+    frame->dir = direction(c, p->pkttype);
+    frame->time_ns = p->time_ns;
+    frame->len = p->len;
+    frame->cut = p->wire_len - p->len;
 
-/*
- * Moves on by one packet, in a block that is open.
- * Return: true if that was its last one
- */
-static bool ring_step(PacketCapture *c, RingCursor *cur)
-{
-    if (--cur->left) {
-        cur->next = (void *)((uint8_t *)cur->next + cur->next->tp_next_offset);
-        return false;
+    if (p->status & TP_STATUS_VLAN_VALID) {
+        /* The kernel took the outer tag out; before Linux 3.14 no TPID. */
+        uint16_t tpid = p->status & TP_STATUS_VLAN_TPID_VALID ? p->tpid
+                                                              : ETH_P_8021Q;
+
+        frame->iovcnt = vnet_vlan_insert(frame->hdr, frame->hdr_len, p->data,
+                                         frame->len, tpid, p->tci, frame->tag,
+                                         frame->iov);
+        frame->len = iov_size(frame->iov, frame->iovcnt);
+    } else {
+        frame->iov[0] = (struct iovec) { p->data, frame->len };
+        frame->iovcnt = 1;
     }
-    cur->open = false;
-    cur->block = (cur->block + 1) % c->blocks;
-    return true;
 }
 
 /* PACKET_STATISTICS clears the kernel's counters as it reads them. */
@@ -215,124 +293,65 @@ static void update_lost(PacketCapture *c)
     }
 }
 
-static void release_block(PacketCapture *c, unsigned n)
+/* What the ring tells: losses, before the kernel's 32 bits can wrap. */
+static void see_to_ring(PacketCapture *c)
 {
-    struct tpacket_hdr_v1 *block = ring_block(c, n);
-
-    if (block->block_status & TP_STATUS_LOSING) {
-        update_lost(c); /* before its 32 bits can wrap */
+    if (c->ring.errors != c->errors) {
+        trace_packet_capture_errors(c, c->iface.name,
+                                    c->ring.errors - c->errors);
+        c->errors = c->ring.errors;
     }
-    qatomic_store_release(&block->block_status, TP_STATUS_KERNEL);
-}
-
-/* Gives the packet at the capture's own cursor back to the kernel. */
-static void release_one(PacketCapture *c)
-{
-    unsigned block = c->cursor.block;
-
-    ring_peek(c, &c->cursor);   /* opens the block if it is a new one */
-    if (ring_step(c, &c->cursor)) {
-        release_block(c, block);
+    if (c->ring.losing) {
+        c->ring.losing = false;
+        update_lost(c);
     }
 }
 
-/* Gives all packets back that have been read. */
-static void release_read(PacketCapture *c)
+static bool has_ring(PacketCapture *c)
 {
-    unsigned block = c->cursor.block;
-
-    /* Else there are packets left in the block. */
-    if (block != c->ahead.block || !c->ahead.open) {
-        do {
-            release_block(c, block);
-            block = (block + 1) % c->blocks;
-        } while (block != c->ahead.block);
-    }
-    c->cursor = c->ahead;
-}
-
-static bool is_whole(const struct tpacket3_hdr *hdr)
-{
-    return hdr->tp_snaplen == hdr->tp_len &&
-           hdr->tp_len <= PACKET_LEN_MAX - VNET_HDR_LEN_MAX -
-                          VNET_VLAN_TAG_LEN;
-}
-
-static NetFilterDirection direction(PacketCapture *c,
-                                    const struct tpacket3_hdr *hdr)
-{
-    const struct sockaddr_ll *addr =
-        (void *)((uint8_t *)hdr + TPACKET_ALIGN(sizeof(*hdr)));
-    bool outgoing = addr->sll_pkttype == PACKET_OUTGOING;
-
-    return outgoing != c->iface.macvtap ? NET_FILTER_DIRECTION_TX
-                                  : NET_FILTER_DIRECTION_RX;
-}
-
-static void fill_frame(PacketCapture *c, const struct tpacket3_hdr *hdr,
-                       PacketFrame *frame)
-{
-    uint8_t *data = (uint8_t *)hdr + hdr->tp_mac;
-
-    /* The vnet header stands right in front of the packet. */
-    frame->hdr_len = sizeof(struct virtio_net_hdr);
-    memcpy(frame->hdr, data - frame->hdr_len, frame->hdr_len);
-    frame->dir = direction(c, hdr);
-    frame->time_ns = hdr->tp_sec * NANOSECONDS_PER_SECOND + hdr->tp_nsec;
-    frame->len = hdr->tp_len;
-
-    if (hdr->tp_status & TP_STATUS_VLAN_VALID) {
-        /* The kernel took the outer tag out; before Linux 3.14 no TPID. */
-        uint16_t tpid = hdr->tp_status & TP_STATUS_VLAN_TPID_VALID ?
-                        hdr->hv1.tp_vlan_tpid : ETH_P_8021Q;
-
-        frame->iovcnt = vnet_vlan_insert(frame->hdr, frame->hdr_len, data,
-                                         frame->len, tpid,
-                                         hdr->hv1.tp_vlan_tci, frame->tag,
-                                         frame->iov);
-        frame->len = iov_size(frame->iov, frame->iovcnt);
-    } else {
-        frame->iov[0] = (struct iovec) { data, frame->len };
-        frame->iovcnt = 1;
-    }
+    return !c->busy && c->ring.map;
 }
 
 unsigned packet_capture_read(PacketCapture *c, PacketFrame *frames,
                              unsigned max)
 {
-    struct tpacket3_hdr *hdr;
-    RingCursor cur;
+    PacketRingPacket p;
     unsigned n = 0;
 
-    while ((hdr = ring_peek(c, &c->cursor)) && !is_whole(hdr)) {
-        c->errors++;
-        trace_packet_capture_truncated(c, c->iface.name, hdr->tp_len,
-                                       hdr->tp_snaplen);
-        release_one(c);
+    if (!has_ring(c)) {
+        return 0;
     }
-    cur = c->cursor;
-    c->pending = 0;
-    while (n < max && (hdr = ring_peek(c, &cur)) && is_whole(hdr)) {
-        fill_frame(c, hdr, &frames[n++]);
-        if (ring_step(c, &cur) && cur.block == c->cursor.block) {
-            break;      /* once round: that block has not been released */
-        }
+    packet_ring_rewind(&c->ring);
+    while (n < max && packet_ring_next(&c->ring, &p)) {
+        fill_frame(c, &p, &frames[n++]);
     }
-    c->ahead = cur;
-    c->pending = n;
+    see_to_ring(c);
     return n;
 }
 
 void packet_capture_release(PacketCapture *c, unsigned n)
 {
-    if (n && n == c->pending) {
-        release_read(c);
-    } else {
-        while (n--) {
-            release_one(c);
-        }
+    if (n) {
+        packet_ring_release(&c->ring, n);
+        see_to_ring(c);
     }
-    c->pending = 0;
+}
+
+bool packet_capture_keep(PacketCapture *c)
+{
+    bool room = !has_ring(c) ||
+                packet_ring_keep(&c->ring, c->options.ring_size);
+
+    see_to_ring(c);
+    return room;
+}
+
+void packet_capture_discard(PacketCapture *c)
+{
+    if (has_ring(c)) {
+        packet_ring_discard(&c->ring);
+        see_to_ring(c);
+    }
 }
 
 void packet_capture_losses(PacketCapture *c, uint64_t *lost,
@@ -340,10 +359,18 @@ void packet_capture_losses(PacketCapture *c, uint64_t *lost,
 {
     update_lost(c);
     *lost = c->lost;
-    *errors = c->errors;
+    *errors = c->ring.errors;
+}
+
+uint64_t packet_capture_discarded(PacketCapture *c)
+{
+    return c->ring.discarded;
 }
 
 int packet_capture_state(PacketCapture *c, char *name)
 {
-    return packet_socket_state(c->fd, &c->iface, name);
+    int ret = packet_socket_state(c->fd, &c->iface, name);
+
+    /* It is not bound before it has a ring. */
+    return c->busy ? -EINPROGRESS : c->err ? -ENOMEM : ret;
 }

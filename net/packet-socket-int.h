@@ -12,12 +12,43 @@
 #include <linux/filter.h>
 #include "net/packet-socket.h"
 
+/* Where a packet socket comes from. */
+typedef enum PacketSocketOrigin {
+    PACKET_SOCKET_OPENED,       /* by QEMU: nobody else has it */
+    PACKET_SOCKET_PASSED,       /* to QEMU, for this use: it closes it */
+    PACKET_SOCKET_INHERITED,    /* its number stays good if it is refused */
+} PacketSocketOrigin;
+
 /**
- * packet_socket_set_up() - Give a packet socket vnet headers
+ * packet_socket_own() - Begin to use a packet socket
+ * @fd: packet socket
+ * @origin: where it comes from
+ * @errp: set if it is in use already, or could not be left as it is now
+ *
+ * Return: true if it has to be closed with packet_socket_close()
+ */
+bool packet_socket_own(int fd, PacketSocketOrigin origin, Error **errp);
+
+/**
+ * packet_socket_given() - Has somebody else opened a packet socket?
+ * @fd: packet socket in use
+ */
+bool packet_socket_given(int fd);
+
+/**
+ * packet_socket_close() - Leave a packet socket as it was, and close it
+ * @fd: packet socket in use, without a ring
+ * @used: false if it turned out that it can't be used; an inherited one is
+ *        not closed then
+ */
+void packet_socket_close(int fd, bool used);
+
+/**
+ * packet_socket_set_up() - Set a packet socket's options
  * @fd: packet socket, without a ring
  * @errp: set on failure
  *
- * Return: true on success
+ * Return: true on success: it has vnet headers, and nothing unexpected
  */
 bool packet_socket_set_up(int fd, Error **errp);
 
@@ -54,5 +85,31 @@ bool packet_socket_bind(int fd, const PacketInterface *iface,
  * Return: 0, -ENETDOWN or -ENODEV
  */
 int packet_socket_state(int fd, const PacketInterface *iface, char *name);
+
+/* Which packets a filter lets pass, before its program is asked. */
+typedef enum PacketFilterPass {
+    PACKET_FILTER_PASS_NONE,
+    PACKET_FILTER_PASS_OUTGOING,    /* as the kernel sees it */
+    PACKET_FILTER_PASS_INCOMING,
+    PACKET_FILTER_PASS_ALL,
+} PacketFilterPass;
+
+/**
+ * packet_filter_size() - Most instructions that a socket's filter can have
+ * @f: a program, or NULL
+ */
+size_t packet_filter_size(const PacketFilter *f);
+
+/**
+ * packet_filter_join() - Make a socket's filter
+ * @to: result, room for packet_filter_size() instructions
+ * @pass: what passes at all
+ * @f: a program that decides about that, or NULL
+ * @snaplen: bytes that are captured of a packet at most, or 0 for all
+ *
+ * Return: number of instructions
+ */
+unsigned packet_filter_join(struct sock_filter *to, PacketFilterPass pass,
+                            const PacketFilter *f, uint32_t snaplen);
 
 #endif /* NET_PACKET_SOCKET_INT_H */

@@ -24,9 +24,28 @@ bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
     return packet_socket_open(nc, iface, errp) >= 0;
 }
 
+int packet_socket_get(NetClientState *nc, const char *name,
+                      PacketInterface *iface, Error **errp)
+{
+    return packet_socket_open(nc, iface, errp);
+}
+
+PacketFilter *packet_filter_parse(const char *text, Error **errp)
+{
+    error_setg(errp, "filter: needs a Linux host");
+    return NULL;
+}
+
 /* Nothing below is reached: there is no socket. */
 
 bool packet_interface_backlogged(NetClientState *nc)
+{
+    g_assert_not_reached();
+}
+
+PacketCapture *packet_capture_open(int fd, const PacketInterface *iface,
+                                   const PacketCaptureOptions *options,
+                                   Error **errp)
 {
     g_assert_not_reached();
 }
@@ -64,6 +83,21 @@ void packet_capture_release(PacketCapture *c, unsigned n)
     g_assert_not_reached();
 }
 
+bool packet_capture_keep(PacketCapture *c)
+{
+    g_assert_not_reached();
+}
+
+void packet_capture_discard(PacketCapture *c)
+{
+    g_assert_not_reached();
+}
+
+uint64_t packet_capture_discarded(PacketCapture *c)
+{
+    g_assert_not_reached();
+}
+
 void packet_capture_losses(PacketCapture *c, uint64_t *lost,
                            uint64_t *errors)
 {
@@ -87,6 +121,11 @@ void packet_inject_free(PacketInject *inj)
 }
 
 int packet_inject_state(PacketInject *inj, char *name)
+{
+    g_assert_not_reached();
+}
+
+void packet_inject_set_netdev(PacketInject *inj, NetClientState *nc)
 {
     g_assert_not_reached();
 }

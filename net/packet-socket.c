@@ -17,8 +17,10 @@
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include "qapi/error.h"
+#include "monitor/monitor.h"
 #include "net/tap.h"
 #include "qemu/config-file.h"
+#include "qemu/ctype.h"
 #include "qemu/cutils.h"
 #include "qemu/option.h"
 #include "qemu/thread.h"
@@ -124,21 +126,65 @@ static bool get_tap(int tapfd, PacketInterface *iface, Error **errp)
     return true;
 }
 
+/* The same MAC address is a sign only: see is_tap(). */
+static bool same_mac(int tapfd, int fd, struct ifreq *dev)
+{
+    struct ifreq tap = {};
+
+    return ioctl(fd, SIOCGIFHWADDR, dev) == 0 &&
+           ioctl(tapfd, SIOCGIFHWADDR, &tap) == 0 &&
+           memcmp(dev->ifr_hwaddr.sa_data, tap.ifr_hwaddr.sa_data,
+                  ETH_ALEN) == 0;
+}
+
 /*
  * Is the TAP's device the interface @ifindex, where the socket @fd is?  Where
  * the kernel doesn't tell the namespaces, name and MAC address must do.
  */
-static bool is_tap(int tapfd, int fd, int ifindex, const char *name)
+static bool is_tap_now(int tapfd, int fd, int ifindex, PacketInterface *iface)
 {
-    struct ifreq dev = { .ifr_ifindex = ifindex }, tap = {};
+    struct ifreq dev = { .ifr_ifindex = ifindex };
     uint64_t netns = tap_netns(tapfd);
 
-    return ioctl(fd, SIOCGIFNAME, &dev) == 0 && !strcmp(dev.ifr_name, name) &&
-           ioctl(fd, SIOCGIFHWADDR, &dev) == 0 &&
-           ioctl(tapfd, SIOCGIFHWADDR, &tap) == 0 &&
-           memcmp(dev.ifr_hwaddr.sa_data, tap.ifr_hwaddr.sa_data,
-                  ETH_ALEN) == 0 &&
-           (!netns || netns == socket_netns(fd));
+    return get_tap(tapfd, iface, NULL) &&
+           ioctl(fd, SIOCGIFNAME, &dev) == 0 &&
+           !strcmp(dev.ifr_name, iface->name) &&
+           (netns ? netns == socket_netns(fd) : same_mac(tapfd, fd, &dev));
+}
+
+/*
+ * udev may be giving a new interface its name and its address right now, so
+ * that two answers don't fit each other.
+ */
+#define ASK_AGAIN 10
+
+static bool is_tap(int tapfd, int fd, int ifindex, PacketInterface *iface)
+{
+    unsigned i;
+
+    for (i = 0; i < ASK_AGAIN; i++) {
+        if (is_tap_now(tapfd, fd, ifindex, iface)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Return: the index of the TAP's interface, where the socket is, or 0 */
+static int find_tap(int tapfd, int fd, PacketInterface *iface)
+{
+    struct ifreq ifr = {};
+    unsigned i;
+
+    for (i = 0; i < ASK_AGAIN; i++) {
+        pstrcpy(ifr.ifr_name, sizeof(ifr.ifr_name), iface->name);
+        if (ioctl(fd, SIOCGIFINDEX, &ifr) == 0 &&
+            is_tap_now(tapfd, fd, ifr.ifr_ifindex, iface)) {
+            return ifr.ifr_ifindex;
+        }
+        get_tap(tapfd, iface, NULL);
+    }
+    return 0;
 }
 
 /* Opening a socket in the namespace of a TAP */
@@ -226,7 +272,6 @@ int packet_socket_open(NetClientState *nc, PacketInterface *iface,
                        Error **errp)
 {
     int tapfd = tap_get_fd(nc);
-    struct ifreq ifr = {};
     int fd;
 
     if (!get_tap(tapfd, iface, errp)) {
@@ -236,9 +281,8 @@ int packet_socket_open(NetClientState *nc, PacketInterface *iface,
     if (fd < 0) {
         return -1;
     }
-    pstrcpy(ifr.ifr_name, sizeof(ifr.ifr_name), iface->name);
-    if (ioctl(fd, SIOCGIFINDEX, &ifr) < 0 ||
-        !is_tap(tapfd, fd, ifr.ifr_ifindex, iface->name)) {
+    iface->ifindex = find_tap(tapfd, fd, iface);
+    if (!iface->ifindex) {
         error_setg(errp, "interface '%s' is not in QEMU's network namespace, "
                    "and QEMU may not ask for the one it is in; pass an open "
                    "packet socket (in_netdev_fd, out_netdev_fd)",
@@ -246,8 +290,8 @@ int packet_socket_open(NetClientState *nc, PacketInterface *iface,
         close(fd);
         return -1;
     }
-    iface->ifindex = ifr.ifr_ifindex;
     iface->netns = socket_netns(fd);
+    packet_socket_own(fd, PACKET_SOCKET_OPENED, &error_abort);
     return fd;
 }
 
@@ -277,8 +321,8 @@ static bool check_type(int fd, Error **errp)
     return false;
 }
 
-bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
-                        Error **errp)
+static bool take(NetClientState *nc, int fd, PacketSocketOrigin origin,
+                 PacketInterface *iface, Error **errp)
 {
     int tapfd = tap_get_fd(nc);
     struct sockaddr_ll addr;
@@ -305,7 +349,7 @@ bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
                          addr.sll_ifindex);
         return false;
     }
-    if (!is_tap(tapfd, fd, addr.sll_ifindex, iface->name)) {
+    if (!is_tap(tapfd, fd, addr.sll_ifindex, iface)) {
         error_setg(errp, "the packet socket %d is bound to interface '%s' "
                    "(index %d, network namespace %" PRIu64 "), not to the "
                    "TAP's '%s' (network namespace %" PRIu64 "); 0: the kernel "
@@ -313,10 +357,39 @@ bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
                    socket_netns(fd), iface->name, tap_netns(tapfd));
         return false;
     }
+    if (!packet_socket_own(fd, origin, errp)) {
+        return false;
+    }
     iface->ifindex = addr.sll_ifindex;
     iface->netns = socket_netns(fd);
     qemu_set_cloexec(fd);
     return true;
+}
+
+bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
+                        Error **errp)
+{
+    return take(nc, fd, PACKET_SOCKET_PASSED, iface, errp);
+}
+
+int packet_socket_get(NetClientState *nc, const char *name,
+                      PacketInterface *iface, Error **errp)
+{
+    bool inherited = qemu_isdigit(name[0]);
+    int fd = g_str_has_prefix(name, "/dev/fdset/")
+             ? qemu_open(name, O_RDWR, errp)
+             : monitor_fd_param(monitor_cur(), name, errp);
+
+    if (fd >= 0 && !take(nc, fd, inherited ? PACKET_SOCKET_INHERITED
+                                           : PACKET_SOCKET_PASSED,
+                         iface, errp)) {
+        /* Of a wrong number nothing is known, not even that it's not QEMU's. */
+        if (!inherited) {
+            qemu_close(fd);
+        }
+        return -1;
+    }
+    return fd;
 }
 
 bool packet_interface_backlogged(NetClientState *nc)
@@ -334,20 +407,6 @@ bool packet_interface_backlogged(NetClientState *nc)
         }
     }
     return false;
-}
-
-bool packet_socket_set_up(int fd, Error **errp)
-{
-    const int on = 1;
-
-    /* Without it, packets with offloads (checksums, GSO) arrive broken. */
-    if (setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) < 0) {
-        error_setg_errno(errp, errno, "cannot get vnet headers of the packet "
-                         "socket%s", errno == EBUSY ?
-                         ": it has a ring already" : "");
-        return false;
-    }
-    return true;
 }
 
 int packet_socket_filter(int fd, struct sock_filter *insns, unsigned short n,
@@ -409,9 +468,10 @@ int packet_socket_state(int fd, const PacketInterface *iface, char *name)
         pstrcpy(name, sizeof(iface->name), ifr.ifr_name);
     }
     /*
-     * While the interface is being renamed it is not found by either name: as
-     * good as down, for a moment.
+     * Without a carrier (IFF_RUNNING) the interface passes nothing either.
+     * While it is being renamed it is not found by either name: as good as
+     * down, for a moment.
      */
-    return ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP
-           ? 0 : -ENETDOWN;
+    return ioctl(fd, SIOCGIFFLAGS, &ifr) == 0 && ifr.ifr_flags & IFF_UP &&
+           ifr.ifr_flags & IFF_RUNNING ? 0 : -ENETDOWN;
 }

@@ -23,10 +23,15 @@
  *    memory-mapped ring (TPACKET_V3).
  *  - PacketInject sends packets towards the guest, in batches.
  *
- * It knows nothing of netfilters.  Nothing here blocks, and nothing allocates
- * once an object exists.  All functions belong to the main loop's thread.
+ * It knows nothing of netfilters.  Nothing here blocks, and but for
+ * packet_capture_keep() nothing allocates once an object exists.  All functions
+ * belong to the main loop's thread.
  * The user polls the file descriptors; packet(7) sockets become readable
  * when a block of the ring is full or PACKET_CAPTURE_LATENCY_MS have passed.
+ *
+ * A socket that somebody else has opened is set to what it is needed for, and
+ * left as it was given: options, filter, protocol (one that had none gets one
+ * that no packet has), no ring.  Nobody else should use it meanwhile.
  */
 
 /* The interface of a TAP. */
@@ -43,9 +48,9 @@ typedef struct PacketInterface {
 #define PACKET_RING_SIZE_DEFAULT (16 * MiB)
 
 /*
- * A captured packet waits at most about this long to be seen.  A ring lasts at
- * least eight times as long for each MiB while nobody reads it: by default two
- * seconds, several times what the last phase of a migration may take.
+ * A captured packet waits at most about this long to be seen.  A ring that
+ * nobody reads lasts at least eight times as long for each MiB; see
+ * packet_capture_keep() for what lasts as long as there is room.
  */
 #define PACKET_CAPTURE_LATENCY_MS 16
 
@@ -73,7 +78,8 @@ int packet_socket_open(NetClientState *nc, PacketInterface *iface,
  * @fd: what should be a packet socket (AF_PACKET, SOCK_RAW) that is bound to
  *      the TAP's interface, whatever its protocol
  * @iface: result: the TAP's interface
- * @errp: set if it is anything else; @fd is as before then
+ * @errp: set if it is anything else, is in use already, or could not be left
+ *        as it was; @fd is as before then
  *
  * Needs no privilege.
  *
@@ -84,6 +90,22 @@ bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
                         Error **errp);
 
 /**
+ * packet_socket_get() - Use a packet socket that the user names
+ * @nc: net client of a TAP, any of its queues
+ * @name: number of a descriptor that QEMU inherited, name of one that the
+ *        monitor got (getfd), or a set of descriptors (/dev/fdset/N)
+ * @iface: result: the TAP's interface
+ * @errp: as for packet_socket_take(), and if there is no such descriptor
+ *
+ * An inherited descriptor that turns out to be unfit stays open.
+ *
+ * Return: file descriptor, to be given to packet_capture_open() or
+ *         packet_inject_new(); or -1
+ */
+int packet_socket_get(NetClientState *nc, const char *name,
+                      PacketInterface *iface, Error **errp);
+
+/**
  * packet_interface_backlogged() - Is a packet waiting to be read from a TAP?
  * @nc: net client of a TAP, any of its queues
  *
@@ -91,19 +113,63 @@ bool packet_socket_take(NetClientState *nc, int fd, PacketInterface *iface,
  */
 bool packet_interface_backlogged(NetClientState *nc);
 
-typedef struct PacketCapture PacketCapture;
+/* Says which packets are captured, and how much of each. */
+typedef struct PacketFilter PacketFilter;
 
 /**
- * packet_capture_new() - Begin a capture; it is paused
+ * packet_filter_parse() - Read a classic BPF program
+ * @text: the number of instructions, and each as four numbers (code, jt, jf,
+ *        k), separated by commas or ends of lines: what `tcpdump -ddd` prints
+ * @errp: set if it is none; what only the kernel finds out is told by
+ *        packet_capture_open()
+ *
+ * It runs in the kernel, for packets of the captured directions: their Ethernet
+ * headers first, the outermost VLAN tag beside them.  It returns how many bytes
+ * of a packet are captured, 0 for none.
+ *
+ * Return: the filter, to be freed with g_free(); or NULL
+ */
+PacketFilter *packet_filter_parse(const char *text, Error **errp);
+
+typedef struct PacketCapture PacketCapture;
+
+typedef struct PacketCaptureOptions {
+    NetFilterDirection dir;         /* directions to capture */
+    /*
+     * PACKET_RING_SIZE_MIN to PACKET_RING_SIZE_MAX bytes, rounded up to whole
+     * blocks of the ring
+     */
+    uint64_t ring_size;
+    uint32_t snaplen;               /* bytes of a packet at most; 0: all */
+    const PacketFilter *filter;     /* or NULL; must outlive the capture */
+    /*
+     * If not NULL, a ring that takes more than some milliseconds to be made is
+     * made in a thread.  Until this function is called, with NULL if it is
+     * ready and with an error to be freed if there is none, nothing is
+     * captured.  For a smaller ring it is never called.
+     */
+    void (*ready)(void *opaque, Error *err);
+    void *opaque;
+} PacketCaptureOptions;
+
+/**
+ * packet_capture_open() - Begin a capture; it is paused
  * @fd: packet socket, the capture's from now on and closed with it
  * @iface: its interface
- * @dir: directions to capture
- * @ring_size: bytes, PACKET_RING_SIZE_MIN to PACKET_RING_SIZE_MAX, rounded up
- *             to whole blocks of the ring
- * @errp: set if memory is short, the interface is gone, or the socket's owner
- *        has set it up in a way that does not go with a capture
+ * @options: what to capture
+ * @errp: set if memory is short, the interface is gone, the kernel refuses the
+ *        filter, or the socket's owner has set it up in a way that does not go
+ *        with a capture
  *
- * Return: the capture; or NULL, and @fd has been closed
+ * Return: the capture; or NULL, and @fd has been closed, but if it was
+ *         inherited
+ */
+PacketCapture *packet_capture_open(int fd, const PacketInterface *iface,
+                                   const PacketCaptureOptions *options,
+                                   Error **errp);
+
+/**
+ * packet_capture_new() - packet_capture_open() with the least options
  */
 PacketCapture *packet_capture_new(int fd, const PacketInterface *iface,
                                   NetFilterDirection dir, uint64_t ring_size,
@@ -138,8 +204,9 @@ int packet_capture_enable(PacketCapture *c, bool on);
  * @max: room in @frames
  *
  * Starts at the first packet that has not been released, so that reading
- * twice gives the same packets.  Packets that the ring had to truncate or
- * that are longer than PACKET_LEN_MAX are counted as errors and left out.
+ * twice gives the same packets.  Packets that the ring had to truncate without
+ * being told to, or that are longer than PACKET_LEN_MAX, are counted as errors
+ * and left out.  One that was cut as wanted has an empty vnet header.
  *
  * Return: number of frames; 0 if there are none for now
  */
@@ -154,9 +221,40 @@ unsigned packet_capture_read(PacketCapture *c, PacketFrame *frames,
 void packet_capture_release(PacketCapture *c, unsigned n);
 
 /**
+ * packet_capture_keep() - Make room in the ring without reading
+ * @c: capture
+ *
+ * For a capture whose packets have to wait: to be called each time its
+ * descriptor is readable.  Moves what is in the ring to memory, of which it
+ * takes as much as the ring has.  Without that, the ring is full after a time,
+ * however few packets come.  What has been read and not released must be read
+ * again.
+ *
+ * Return: false if there is no more memory to be had: the descriptor stays
+ *         readable, until packets are released or discarded
+ */
+bool packet_capture_keep(PacketCapture *c);
+
+/**
+ * packet_capture_discard() - Throw away all packets captured before this call
+ * @c: capture
+ *
+ * None of them is read any more.  packet_capture_discarded() counts them; those
+ * of the last PACKET_CAPTURE_LATENCY_MS only after that time.
+ */
+void packet_capture_discard(PacketCapture *c);
+
+/**
+ * packet_capture_discarded() - Count the packets that were thrown away
+ * @c: capture
+ */
+uint64_t packet_capture_discarded(PacketCapture *c);
+
+/**
  * packet_capture_losses() - Count what did not come through
  * @c: capture
- * @lost: result: packets the kernel dropped because the ring was full
+ * @lost: result: packets the kernel dropped: because the ring was full, or
+ *        because it can't describe them
  * @errors: result: packets left out by packet_capture_read()
  *
  * Both count from the capture's start.
@@ -173,8 +271,9 @@ void packet_capture_losses(PacketCapture *c, uint64_t *lost,
  * Also clears a pending error of the socket, which would keep waking the
  * poller.
  *
- * Return: 0, -ENETDOWN if the interface is down (capturing goes on by itself
- *         once it is up), or -ENODEV if it was removed
+ * Return: 0, -ENETDOWN if the interface is down or has no carrier (capturing
+ *         goes on by itself once it is up), -ENODEV if it was removed,
+ *         -EINPROGRESS while the ring is made, or -ENOMEM if there is none
  */
 int packet_capture_state(PacketCapture *c, char *name);
 
@@ -186,12 +285,13 @@ typedef struct PacketInject PacketInject;
 /**
  * packet_inject_new() - Begin injecting
  * @fd: packet socket, the injector's from now on and closed with it
- * @iface: its interface; not a macvtap, where sending goes to the network
- *         instead of the guest
- * @errp: set if the interface is gone, or the socket's owner has set it up in
+ * @iface: its interface
+ * @errp: set if the interface is gone, or a macvtap, where sending goes to the
+ *        network instead of the guest, or the socket's owner has set it up in
  *        a way that does not go with injecting
  *
- * Return: the injector; or NULL, and @fd has been closed
+ * Return: the injector; or NULL, and @fd has been closed, but if it was
+ *         inherited
  */
 PacketInject *packet_inject_new(int fd, const PacketInterface *iface,
                                 Error **errp);
@@ -212,22 +312,41 @@ void packet_inject_free(PacketInject *inj);
 int packet_inject_state(PacketInject *inj, char *name);
 
 /**
+ * packet_inject_set_netdev() - Say what shows whether the TAP is read
+ * @inj: injector
+ * @nc: net client of the TAP, any of its queues; NULL: it was removed, or
+ *      nobody knows
+ *
+ * With a netdev the TAP's queue is kept short, so that it has room for what the
+ * network sends, and packet_inject_send() tells why a packet is refused.
+ */
+void packet_inject_set_netdev(PacketInject *inj, NetClientState *nc);
+
+/**
  * packet_inject_send() - Send packets, in order, as far as there is room
  * @inj: injector
  * @frames: packets, each with a vnet header of any known length, or bare
  * @n: number of @frames, at most PACKET_INJECT_BATCH
  * @err: result: why the first unsent frame was not sent; 0 if all were:
- *       -ENOBUFS  the TAP's queue is full, or the packet is a super-packet
- *                 and the TAP's offloads are off; the kernel does not tell
- *                 which (seen on Linux 6.1 and 6.18)
- *       -ENETDOWN the interface is down
- *       -ENODEV   the interface was removed
- *       other     the kernel refuses this packet (-EINVAL: bad vnet header,
- *                 -EMSGSIZE: longer than the MTU)
+ *       -EAGAIN      there are enough injected packets in the TAP's queue: try
+ *                    again when its reader has taken them
+ *       -ENOBUFS     the TAP's queue is full, or so it seems: try again
+ *       -ENETDOWN    the interface is down, or has no carrier
+ *       -ENODEV      the interface was removed
+ *       -EOPNOTSUPP  the packet is a super-packet, and the TAP's offloads are
+ *                    off: cut it
+ *       -EPERM       the TAP does not take the packet, though its queue is
+ *                    empty, and was all the time: it has a filter
+ *       -EMSGSIZE    the packet is longer than the interface's MTU
+ *       other        the kernel refuses this packet (-EINVAL: bad vnet header)
+ *       Without a netdev there is no -EAGAIN, and -ENOBUFS for what would be
+ *       -EOPNOTSUPP and -EPERM.
+ *
+ * A packet may have one or two VLAN tags more than the MTU allows.
  *
  * Return: number of frames sent; less than @n if and only if @err is not 0
  */
 unsigned packet_inject_send(PacketInject *inj, const PacketFrame *frames,
                             unsigned n, int *err);
 
-#endif /* QEMU_NET_PACKET_SOCKET_H */
+#endif /* NET_PACKET_SOCKET_H */

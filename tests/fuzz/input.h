@@ -36,8 +36,8 @@ static inline unsigned take16(FuzzInput *in)
 /* Longest run of bytes of one pattern */
 #define PATTERN_MAX (72 * 1024)
 
-/* Bytes that depend on the low byte of @seed and their place. */
-static inline void fill_pattern(uint8_t *buf, size_t len, unsigned seed)
+/* PATTERN_MAX bytes that depend on the low byte of @seed and their place. */
+static inline const uint8_t *pattern_from(unsigned seed)
 {
     static uint8_t pattern[PATTERN_MAX + 256];
     size_t i;
@@ -47,8 +47,13 @@ static inline void fill_pattern(uint8_t *buf, size_t len, unsigned seed)
             pattern[i] = i * 7 + (i >> 8);
         }
     }
+    return pattern + (seed & 255);
+}
+
+static inline void fill_pattern(uint8_t *buf, size_t len, unsigned seed)
+{
     g_assert(len <= PATTERN_MAX);
-    memcpy(buf, pattern + (seed & 255), len);
+    memcpy(buf, pattern_from(seed), len);
 }
 
 #endif /* FUZZ_INPUT_H */

@@ -510,6 +510,52 @@ static void test_wrong_name(const void *unused)
 }
 
 /*
+ * One socket for two objects, by the same name or another: the second is
+ * refused, the first goes on.  @data: the socket is in a set of descriptors
+ */
+static void test_twice(const void *data)
+{
+    const bool set = data;
+    Rig *r = rig_new();
+    Port *x = rig_tap(r, "x", TAP_GUEST);
+    g_autofree char *name = NULL, *first = NULL, *second = NULL;
+    int co, fd = socket_on(x->ifname, SOCK_RAW, 0);
+
+    rig_wire(r, "n");
+    co = rig_chardev(r, "co");
+    rig_chardev(r, "ci");
+    rig_keep_fd(r, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (!set) {
+        rig_give_fd(r, fd);
+    }
+    rig_start(r);
+    if (set) {
+        qtest_qmp_fds_assert_success(r->qts, &fd, 1, "{'execute': 'add-fd', "
+                                     "'arguments': {'fdset-id': 3}}");
+        close(fd);
+    }
+    name = set ? g_strdup("/dev/fdset/3") : g_strdup_printf("%d", fd);
+    first = g_strdup_printf("id=f1,netdev=n,queue=tx,in_netdev=x,outdev=co,"
+                            "in_netdev_fd=%s", name);
+    rig_add(r, first);
+    expect_wrong(r, "x", "in_netdev", name, "in_netdev_fd '*': the packet "
+                 "socket * is in use already, by another redirector or the "
+                 "other end of this one: each needs one of its own");
+    expect_wrong(r, "x", "out_netdev", name, "out_netdev_fd '*': the packet "
+                 "socket * is in use already, *");
+    send_packets(x->outside, 60, 0, 5);
+    expect_packets(x->inside, 60, 0, 5);
+    expect_frames(co, 60, 0, 5);
+    rig_del(r, "f1");
+    if (set) {
+        second = g_strdup_printf("id=f2,netdev=n,indev=ci,out_netdev=x,"
+                                 "out_netdev_fd=%s", name);
+        rig_add(r, second);
+    }
+    rig_free(r);
+}
+
+/*
  * The socket was opened with a protocol: what it received before is not
  * captured, and as an injection's it collects nothing.
  */
@@ -581,6 +627,8 @@ int main(int argc, char **argv)
     case_add("/filter-redirector/access/wrong/number", test_wrong_number,
              NULL);
     case_add("/filter-redirector/access/wrong/name", test_wrong_name, NULL);
+    case_add("/filter-redirector/access/twice/number", test_twice, NULL);
+    case_add("/filter-redirector/access/twice/set", test_twice, "set");
     case_add("/filter-redirector/access/protocol", test_protocol, NULL);
 
     return g_test_run();

@@ -1,0 +1,551 @@
+/*
+ * The ring of a packet capture: read without trusting what stands in it
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What is said about Linux here was read in net/packet/af_packet.c and seen on
+ * Linux 6.1 and 6.18.
+ */
+
+#include "qemu/osdep.h"
+#include <sys/mman.h>
+#include <linux/if_packet.h>
+#include "qapi/error.h"
+#include "qemu/atomic.h"
+#include "qemu/timer.h"
+#include "standard-headers/linux/virtio_net.h"
+#include "packet-ring.h"
+
+QEMU_BUILD_BUG_ON(PACKET_RING_BLOCK_SIZE < PACKET_LEN_MAX + 4 * KiB);
+QEMU_BUILD_BUG_ON(PACKET_RING_SIZE_MIN < 2 * PACKET_RING_BLOCK_SIZE);
+
+/* Only a unit of accounting in TPACKET_V3: frames have no fixed size. */
+#define FRAME_SIZE 2048
+
+/* Headers start at multiples of it (V3_ALIGNMENT). */
+#define ALIGNMENT 8
+
+/* Where a packet's vnet header can begin, bytes from its ring header. */
+#define VNET_MIN TPACKET3_HDRLEN
+#define VNET_LEN sizeof(struct virtio_net_hdr)
+
+/* Where a packet begins that has been moved to a chunk. */
+#define KEPT_MAC (VNET_MIN + VNET_LEN)
+
+/* Bytes of packets that a chunk has room for, or more if one needs it. */
+#define CHUNK_MIN (32 * KiB)
+
+/* Most blocks that are moved out of the ring at once. */
+#define KEEP_BATCH 16
+
+/* What is at a place. */
+typedef enum Kind {
+    KIND_NONE,          /* nothing yet */
+    KIND_PACKET,
+    KIND_VOID,          /* a packet that the kernel dropped, and counted */
+    KIND_LONG,          /* a packet that is too long, or incomplete */
+    KIND_END,           /* no packet in this block */
+    KIND_BROKEN,        /* something that leads out of the block */
+} Kind;
+
+/* Making one */
+
+static bool no_memory(Error **errp, const char *what, size_t size)
+{
+    const char *why = "";
+
+    if (errno == ENOMEM || errno == ENOBUFS) {
+        why = ": there is not enough memory";
+    } else if (errno == EAGAIN) {
+        /* mmap(), where mlockall() concerns all memory to come */
+        why = ": QEMU's memory is locked, and its limit (RLIMIT_MEMLOCK) is "
+              "too low for the ring";
+    }
+    error_setg_errno(errp, errno, "cannot %s a capture ring of %zu bytes%s",
+                     what, size, why);
+    return false;
+}
+
+static void *map_ring(int fd, size_t size)
+{
+    return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+}
+
+static int set_ring(int fd, unsigned blocks)
+{
+    struct tpacket_req3 req = { 0 };
+
+    if (blocks) {
+        req.tp_block_size = PACKET_RING_BLOCK_SIZE;
+        req.tp_block_nr = blocks;
+        req.tp_frame_size = FRAME_SIZE;
+        req.tp_frame_nr = blocks * (PACKET_RING_BLOCK_SIZE / FRAME_SIZE);
+        req.tp_retire_blk_tov = PACKET_CAPTURE_LATENCY_MS;
+    }
+    return setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof(req));
+}
+
+bool packet_ring_map(PacketRing *r, int fd, uint64_t size, Error **errp)
+{
+    QSIMPLEQ_INIT(&r->chunks);
+    r->blocks = DIV_ROUND_UP(size, PACKET_RING_BLOCK_SIZE);
+    r->size = (size_t)r->blocks * PACKET_RING_BLOCK_SIZE;
+    if (set_ring(fd, r->blocks) < 0) {
+        return no_memory(errp, "get", r->size);
+    }
+    r->map = map_ring(fd, r->size);
+    if (r->map == MAP_FAILED) {
+        r->map = NULL;
+        no_memory(errp, "map", r->size);
+        set_ring(fd, 0);
+        return false;
+    }
+    return true;
+}
+
+static size_t chunk_memory(size_t size)
+{
+    return sizeof(PacketChunk) + size;
+}
+
+static void drop_chunk(PacketRing *r)
+{
+    PacketChunk *chunk = QSIMPLEQ_FIRST(&r->chunks);
+
+    QSIMPLEQ_REMOVE_HEAD(&r->chunks, entry);
+    r->kept -= chunk_memory(chunk->size);
+    g_free(chunk);
+}
+
+void packet_ring_unmap(PacketRing *r, int fd)
+{
+    if (!r->map) {
+        return;
+    }
+    while (!QSIMPLEQ_EMPTY(&r->chunks)) {
+        drop_chunk(r);
+    }
+    munmap(r->map, r->size);
+    r->map = NULL;
+    set_ring(fd, 0);
+}
+
+/* Looking at a place */
+
+static uint8_t *block_base(PacketRing *r, unsigned block)
+{
+    return r->map + (size_t)block * PACKET_RING_BLOCK_SIZE;
+}
+
+static struct tpacket_hdr_v1 *block_hdr(PacketRing *r, unsigned block)
+{
+    struct tpacket_block_desc *desc = (void *)block_base(r, block);
+
+    return &desc->hdr.bh1;
+}
+
+static uint8_t *place_base(PacketRing *r, const PacketRingPlace *place)
+{
+    return place->chunk ? (uint8_t *)place->chunk->data
+                        : block_base(r, place->block);
+}
+
+/* Return: false if the block has not been handed over yet */
+static bool place_open(PacketRing *r, PacketRingPlace *place)
+{
+    struct tpacket_hdr_v1 *hdr;
+
+    if (place->open) {
+        return true;
+    }
+    if (place->chunk) {
+        place->left = place->chunk->packets;
+        place->offset = 0;
+    } else {
+        hdr = block_hdr(r, place->block);
+        if (!(qatomic_load_acquire(&hdr->block_status) & TP_STATUS_USER)) {
+            return false;
+        }
+        place->left = qatomic_read(&hdr->num_pkts);
+        place->offset = qatomic_read(&hdr->offset_to_first_pkt);
+    }
+    place->open = true;
+    return true;
+}
+
+/*
+ * Everything is read once: who else has the socket may have mapped the ring,
+ * too.
+ */
+static Kind place_peek(PacketRing *r, PacketRingPlace *place,
+                       PacketRingPacket *p)
+{
+    const size_t size = place->chunk ? place->chunk->used
+                                     : PACKET_RING_BLOCK_SIZE;
+    struct tpacket3_hdr *hdr;
+    struct sockaddr_ll *addr;
+    uint32_t mac, next;
+
+    if (!place_open(r, place)) {
+        return KIND_NONE;
+    }
+    if (!place->left) {
+        return KIND_END;
+    }
+    if (place->offset > size - TPACKET3_HDRLEN || place->offset % ALIGNMENT) {
+        return KIND_BROKEN;
+    }
+    hdr = (void *)(place_base(r, place) + place->offset);
+    addr = (void *)((uint8_t *)hdr + TPACKET_ALIGN(sizeof(*hdr)));
+
+    /* What is nonsense here comes to light at the next packet. */
+    next = qatomic_read(&hdr->tp_next_offset);
+    place->next = next ? place->offset + next : size;
+
+    /*
+     * The kernel sets the status to 0, or to that there is a VLAN tag, when it
+     * reserves a packet's place (prb_fill_vlan_info()), and adds this bit when
+     * it has filled it in.  In between it gives some up, which it counts as
+     * dropped: those with a GSO type that has no vnet header.  Then the rest
+     * of the place is what lay there before, and a guest may have written it.
+     */
+    p->status = qatomic_read(&hdr->tp_status);
+    if (!(p->status & TP_STATUS_USER)) {
+        return KIND_VOID;
+    }
+    mac = qatomic_read(&hdr->tp_mac);
+    p->len = qatomic_read(&hdr->tp_snaplen);
+    if (mac < VNET_MIN + VNET_LEN ||
+        mac > size - place->offset ||
+        p->len > size - place->offset - mac) {
+        return KIND_BROKEN;
+    }
+    p->wire_len = qatomic_read(&hdr->tp_len);
+    if (p->len > r->max_len || (p->len != p->wire_len && !r->cut)) {
+        return KIND_LONG;
+    }
+    p->data = (uint8_t *)hdr + mac;
+    p->tci = qatomic_read(&hdr->hv1.tp_vlan_tci);
+    p->tpid = qatomic_read(&hdr->hv1.tp_vlan_tpid);
+    p->pkttype = qatomic_read(&addr->sll_pkttype);
+    p->time_ns = qatomic_read(&hdr->tp_sec) * NANOSECONDS_PER_SECOND +
+                 qatomic_read(&hdr->tp_nsec);
+    return KIND_PACKET;
+}
+
+/* Moves on to the next block, or chunk, and from the last chunk to the ring. */
+static void place_next_block(PacketRing *r, PacketRingPlace *place)
+{
+    place->open = false;
+    if (place->chunk) {
+        place->chunk = QSIMPLEQ_NEXT(place->chunk, entry);
+    } else {
+        place->block = (place->block + 1) % r->blocks;
+    }
+}
+
+/* Return: true if that was the last packet of its block */
+static bool place_step(PacketRing *r, PacketRingPlace *place, Kind kind)
+{
+    if (kind == KIND_END || kind == KIND_BROKEN || place->left == 1) {
+        place_next_block(r, place);
+        return true;
+    }
+    place->left--;
+    place->offset = place->next;
+    return false;
+}
+
+/* Giving back */
+
+static void release_block(PacketRing *r, unsigned block)
+{
+    struct tpacket_hdr_v1 *hdr = block_hdr(r, block);
+
+    r->losing |= qatomic_read(&hdr->block_status) & TP_STATUS_LOSING;
+    /* Until the kernel opens it: see packet_ring_discard(). */
+    qatomic_set(&hdr->num_pkts, 0);
+    qatomic_store_release(&hdr->block_status, TP_STATUS_KERNEL);
+}
+
+/* Releases the block or chunk that the first place has just left. */
+static void release_left(PacketRing *r, bool chunk, unsigned block)
+{
+    if (chunk) {
+        drop_chunk(r);
+    } else {
+        release_block(r, block);
+        r->stale = 0;
+    }
+}
+
+static void first_step(PacketRing *r, Kind kind)
+{
+    bool chunk = r->first.chunk;
+    unsigned block = r->first.block;
+
+    if (place_step(r, &r->first, kind)) {
+        release_left(r, chunk, block);
+    }
+}
+
+/* What the kernel has counted is not counted again. */
+static void count_no_packet(PacketRing *r, Kind kind)
+{
+    r->errors += kind == KIND_LONG || kind == KIND_BROKEN;
+}
+
+/*
+ * Moves the first place on to a packet, past all that is none.
+ * Return: false if there is none
+ */
+static bool first_settle(PacketRing *r, PacketRingPacket *p)
+{
+    for (;;) {
+        Kind kind = place_peek(r, &r->first, p);
+        bool stale = r->stale && !r->first.chunk;
+
+        if (kind == KIND_NONE || (kind == KIND_PACKET && !stale)) {
+            return kind == KIND_PACKET;
+        }
+        if (kind == KIND_PACKET) {
+            r->discarded++;
+        } else {
+            count_no_packet(r, kind);
+        }
+        r->stale -= stale;
+        first_step(r, kind);
+    }
+}
+
+void packet_ring_rewind(PacketRing *r)
+{
+    PacketRingPacket p;
+
+    first_settle(r, &p);
+    r->ahead = r->first;
+    r->pending = 0;
+    r->round = false;
+}
+
+bool packet_ring_next(PacketRing *r, PacketRingPacket *p)
+{
+    bool in_ring = !r->ahead.chunk;
+
+    /* What is no packet is dealt with once it is the first. */
+    if (r->round || place_peek(r, &r->ahead, p) != KIND_PACKET) {
+        return false;
+    }
+    if (place_step(r, &r->ahead, KIND_PACKET) && in_ring &&
+        r->ahead.block == r->first.block) {
+        r->round = true;
+    }
+    r->pending++;
+    return true;
+}
+
+static void release_first(PacketRing *r)
+{
+    bool chunk = r->first.chunk;
+    unsigned block = r->first.block;
+
+    place_next_block(r, &r->first);
+    release_left(r, chunk, block);
+}
+
+/* Gives all packets back that have been read. */
+static void release_read(PacketRing *r)
+{
+    while (r->first.chunk != r->ahead.chunk) {
+        release_first(r);
+    }
+    while (r->round || r->first.block != r->ahead.block) {
+        r->round = false;
+        release_first(r);
+    }
+    r->first = r->ahead;
+}
+
+void packet_ring_release(PacketRing *r, unsigned n)
+{
+    PacketRingPacket p;
+
+    if (n && n == r->pending) {
+        release_read(r);
+    } else {
+        while (n--) {
+            first_step(r, place_peek(r, &r->first, &p));
+        }
+    }
+    r->ahead = r->first;
+    r->pending = 0;
+}
+
+/* Keeping */
+
+/* Bytes that a packet takes in a chunk. */
+static size_t kept_size(const PacketRingPacket *p)
+{
+    return ROUND_UP(KEPT_MAC + p->len, ALIGNMENT);
+}
+
+/* Bytes that the packets of a block, from @place on, take in a chunk. */
+static size_t measure(PacketRing *r, PacketRingPlace place)
+{
+    const unsigned block = place.block;
+    PacketRingPacket p;
+    size_t size = 0;
+    Kind kind;
+
+    while (place.block == block) {
+        kind = place_peek(r, &place, &p);
+        size += kind == KIND_PACKET ? kept_size(&p) : 0;
+        place_step(r, &place, kind);
+    }
+    return MIN(size, PACKET_RING_BLOCK_SIZE);
+}
+
+/* Return: a chunk with room for @size bytes, or NULL */
+static PacketChunk *chunk_with_room(PacketRing *r, size_t size, size_t max)
+{
+    PacketChunk *chunk = QSIMPLEQ_LAST(&r->chunks, PacketChunk, entry);
+
+    if (chunk && size <= chunk->size - chunk->used) {
+        return chunk;
+    }
+    size = MAX(size, CHUNK_MIN);
+    if (chunk_memory(size) > max - MIN(max, r->kept)) {
+        return NULL;
+    }
+    chunk = g_try_malloc(chunk_memory(size));
+    if (chunk) {
+        chunk->packets = 0;
+        chunk->used = 0;
+        chunk->size = size;
+        QSIMPLEQ_INSERT_TAIL(&r->chunks, chunk, entry);
+        r->kept += chunk_memory(size);
+    }
+    return chunk;
+}
+
+/* The same as the kernel writes; only so much as place_peek() reads. */
+static void keep_packet(PacketChunk *chunk, const PacketRingPacket *p)
+{
+    struct tpacket3_hdr *hdr = (void *)((uint8_t *)chunk->data + chunk->used);
+    struct sockaddr_ll *addr =
+        (void *)((uint8_t *)hdr + TPACKET_ALIGN(sizeof(*hdr)));
+
+    *hdr = (struct tpacket3_hdr) {
+        .tp_next_offset = kept_size(p),
+        .tp_sec = p->time_ns / NANOSECONDS_PER_SECOND,
+        .tp_nsec = p->time_ns % NANOSECONDS_PER_SECOND,
+        .tp_snaplen = p->len,
+        .tp_len = p->wire_len,
+        .tp_status = p->status,
+        .hv1 = { .tp_vlan_tci = p->tci, .tp_vlan_tpid = p->tpid },
+        .tp_mac = KEPT_MAC,
+    };
+    addr->sll_pkttype = p->pkttype;
+    memcpy((uint8_t *)hdr + VNET_MIN, p->data - VNET_LEN, VNET_LEN + p->len);
+    chunk->used += kept_size(p);
+    chunk->packets++;
+}
+
+/* Moves the packets of a block, from @place on, to a chunk. */
+static void keep_block(PacketRing *r, PacketRingPlace place,
+                       PacketChunk *chunk)
+{
+    const unsigned block = place.block;
+    PacketRingPacket p;
+    Kind kind;
+
+    while (place.block == block) {
+        kind = place_peek(r, &place, &p);
+        if (kind != KIND_PACKET) {
+            count_no_packet(r, kind);
+        } else if (r->stale) {
+            r->discarded++;
+        } else if (chunk &&
+                   kept_size(&p) <= chunk->size - chunk->used) {
+            keep_packet(chunk, &p);
+        } else {
+            /* Packets that overlap: this one can't be right. */
+            count_no_packet(r, KIND_BROKEN);
+        }
+        r->stale -= MIN(r->stale, 1);
+        place_step(r, &place, kind);
+    }
+    release_left(r, false, block);
+}
+
+/*
+ * Moves a block's packets to a chunk.
+ * Return: false if there is no room for it
+ */
+static bool keep_one(PacketRing *r, PacketRingPlace place, size_t max)
+{
+    size_t size = measure(r, place);
+    PacketChunk *chunk = size ? chunk_with_room(r, size, max) : NULL;
+    unsigned packets = chunk ? chunk->packets : 0;
+
+    if (size && !chunk) {
+        return false;
+    }
+    keep_block(r, place, chunk);
+    r->first.block = (place.block + 1) % r->blocks;
+    if (!r->first.chunk) {
+        r->first.chunk = QSIMPLEQ_FIRST(&r->chunks);
+        r->first.open = false;
+    } else if (r->first.chunk == chunk && r->first.open) {
+        r->first.left += chunk->packets - packets;
+    }
+    return true;
+}
+
+bool packet_ring_keep(PacketRing *r, size_t max)
+{
+    PacketRingPlace place;
+    bool room = true;
+    unsigned i;
+
+    for (i = 0; i < KEEP_BATCH && room; i++) {
+        place = r->first;
+        if (place.chunk) {
+            place = (PacketRingPlace) { .block = r->first.block };
+        }
+        if (!place_open(r, &place)) {
+            break;
+        }
+        room = keep_one(r, place, max);
+    }
+    packet_ring_rewind(r);
+    return room;
+}
+
+/* Throwing away */
+
+/* How many packets a block can have. */
+static unsigned sane(unsigned packets)
+{
+    return MIN(packets, PACKET_RING_BLOCK_SIZE / KEPT_MAC);
+}
+
+void packet_ring_discard(PacketRing *r)
+{
+    PacketRingPlace *first = &r->first;
+    unsigned blocks = r->blocks;
+
+    while (blocks && place_open(r, first)) {
+        blocks -= !first->chunk;
+        r->discarded += sane(first->left);
+        release_first(r);
+    }
+    /*
+     * The kernel is filling this block, or has not opened it since it was
+     * released with a count of 0.
+     */
+    r->stale = sane(qatomic_read(&block_hdr(r, first->block)->num_pkts));
+    packet_ring_rewind(r);
+}
