@@ -71,6 +71,8 @@ static void capture_goes_on(Machine *m, const CaptureCase *c,
     m->seen = m->sent;
     rig_wait_stat(m->r, "f0", "input.stats.discarded", *discarded);
     expect_nothing_more(m);
+    /* It throws away what comes to light up to 32 ms later, too. */
+    g_usleep(50 * 1000);
     capture_running(m, c->running);
 }
 

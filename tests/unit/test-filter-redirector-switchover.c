@@ -33,7 +33,13 @@ static const char *const waits[] = {
     "IIIIIIII", "IIIIIIII", "IIIIIIII", "IIIIIIII", "IIIIIIII", "IIIIIIII",
 };
 
+/* Stopped by something else: no migration has taken its guest away. */
 static const char *const stands[] = {
+    "SSSSSSSS", "SSSSSSSS", "SSSSSSSS", "SSSSSSSS", "SSSSSSSS", "SSSSSSSS",
+};
+
+/* Stopped by its migration. */
+static const char *const leaves[] = {
     "SSLMSSCS",     /* it was incoming, and was loaded without being started */
     "SSLMSSCS",     /* it ran */
     "SSLMSSCS",     /* it stood */
@@ -55,9 +61,9 @@ static const StateCase states[] = {
     { RUN_STATE_INTERNAL_ERROR, stands },
     { RUN_STATE_IO_ERROR, stands },
     { RUN_STATE_PAUSED, stands },
-    { RUN_STATE_POSTMIGRATE, stands },
+    { RUN_STATE_POSTMIGRATE, leaves },
     { RUN_STATE_PRELAUNCH, stands },
-    { RUN_STATE_FINISH_MIGRATE, stands },
+    { RUN_STATE_FINISH_MIGRATE, leaves },
     { RUN_STATE_RESTORE_VM, stands },
     { RUN_STATE_SAVE_VM, stands },
     { RUN_STATE_SHUTDOWN, stands },
