@@ -1,5 +1,5 @@
 /*
- * filter-redirector with netdev endpoints: set-up and flow
+ * filter-redirector: its ends, and what keeps them going
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -10,213 +10,141 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
 #include "qapi/visitor.h"
-#include "qemu/cutils.h"
+#include "migration/misc.h"
+#include "net/vhost_net.h"
 #include "qom/object_interfaces.h"
 #include "filter-redirector-int.h"
 #include "trace.h"
 
-/*
- * Packets, and bytes, moved before the main loop gets its turn.  To copy them
- * for a chardev takes a tenth of the time that it takes to send them: a whole
- * block of the ring can be one write.
- */
-#define BUDGET_COPY (16 * REDIRECTOR_BATCH)
-#define BUDGET_SEND (2 * REDIRECTOR_BATCH)
-#define BUDGET_BYTES (1 * MiB)
+/* How often to ask whether the guest has left, microseconds. */
+#define LEAVING_US (10 * 1000)
 
 static const char *filter_id(NetFilterState *nf)
 {
     return object_get_canonical_path_component(OBJECT(nf)) ?: "";
 }
 
-/* What the virtual machine's state allows */
+/* Moving packets */
 
-bool redirector_vm_runs(void)
+static void run(RedirectorOwner *owner)
 {
-    return runstate_is_live(runstate_get());
-}
+    Redirector *r = container_of(owner, Redirector, owner);
+    Object *obj = OBJECT(owner->nf);
+    bool more = false;
+    unsigned i;
 
-bool redirector_undecided(Redirector *r)
-{
-    return runstate_check(RUN_STATE_FINISH_MIGRATE) && !r->handed_over;
-}
-
-bool redirector_hands_over(Redirector *r)
-{
-    return r->enable_when_stopped && r->chain_in && !r->in_netdev &&
-           r->out_type == END_CHARDEV &&
-           r->nf->direction != NET_FILTER_DIRECTION_RX;
-}
-
-bool redirector_hands_over_now(Redirector *r)
-{
-    /*
-     * A machine that waits for its state to arrive has not stopped: what
-     * reaches its TAP is for its own guest.
-     */
-    return redirector_hands_over(r) && !redirector_vm_runs() &&
-           !runstate_check(RUN_STATE_INMIGRATE) && !redirector_undecided(r);
-}
-
-bool redirector_input_is_copy(Redirector *r)
-{
-    return r->in.nc && r->in.nc == r->nf->netdev;
-}
-
-/* Moving packets from the input to the output */
-
-void redirector_retry_in(Redirector *r, int us)
-{
-    r->waiting = true;
-    timer_mod(r->retry, qemu_clock_get_us(QEMU_CLOCK_REALTIME) + us);
-}
-
-/*
- * Postcopy says that it is done when all has been sent, but the destination
- * can still fail to load it, and the machine goes on here.
- */
-static bool past_return(void)
-{
-    g_autoptr(MigrationInfo) info = qmp_query_migrate(NULL);
-
-    switch (info && info->has_status ? info->status : MIGRATION_STATUS_NONE) {
-    case MIGRATION_STATUS_COMPLETED:
-    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
-    case MIGRATION_STATUS_POSTCOPY_PAUSED:
-    case MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP:
-    case MIGRATION_STATUS_POSTCOPY_RECOVER:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* Nobody tells when the destination has begun to run in postcopy. */
-static void see_to_migration(Redirector *r)
-{
-    if (!r->sent_all || !runstate_check(RUN_STATE_FINISH_MIGRATE)) {
-        return;
-    }
-    r->handed_over = past_return();
-    if (r->handed_over) {
-        redirector_in_decided(r, true);
-    } else {
-        redirector_retry_in(r, REDIRECTOR_RETRY_POSTCOPY_US);
-    }
-}
-
-/* Brings everything that waits for something in line with the present state. */
-static void update(Redirector *r)
-{
-    bool room = redirector_has_room(r, r->sink);
-    NetFilterIntake intake;
-
-    if (room) {
-        r->in_stalled = false;
-    } else if (r->in_stalled && r->sink == END_CHAIN && !r->waiting &&
-               redirector_vm_runs()) {
-        /* Nobody tells when a NIC or a TAP takes packets again. */
-        redirector_retry_in(r, REDIRECTOR_RETRY_FULL_US);
-    }
-    if (room && r->nf->on && r->rx.packets) {
-        qemu_bh_schedule(r->bh);
-    }
-    redirector_in_update(r);
-    intake = redirector_wanted_intake(r);
-    if (intake != r->intake) {
-        r->intake = intake;
-        qemu_netfilter_intake_changed(r->nf);
-    }
-}
-
-static void move_input(Redirector *r)
-{
-    PacketFrame frames[REDIRECTOR_BATCH];
-    const unsigned budget = r->sink == END_CHARDEV ? BUDGET_COPY : BUDGET_SEND;
-    unsigned i, n, done, packets = 0;
-    size_t bytes = 0;
-
-    while (packets < budget && bytes < BUDGET_BYTES) {
-        n = redirector_in_read(r, frames, REDIRECTOR_BATCH);
-        if (!n) {
-            break;
-        }
-        done = redirector_put(r, r->sink, frames, n);
-        for (i = 0; i < done; i++) {
-            bytes += frames[i].len;
-        }
-        packets += done;
-        redirector_in_release(r, frames, done);
-        if (done < n) {
-            r->in_stats.stalls += !r->in_stalled;
-            r->in_stalled = true;
-            break;
-        }
-    }
-    trace_redirector_move(r->id, packets, bytes);
-}
-
-/* An endpoint ends with its netdev, not only with the interface. */
-static void close_removed(Redirector *r)
-{
-    if (r->in_netdev && !r->in.nc) {
-        redirector_in_close(r);
-    }
-    if (r->out_netdev && !r->out.nc) {
-        redirector_out_close(r);
-    }
-}
-
-void redirector_move(Redirector *r)
-{
     /* A filter behind this one may run the main loop until it has written. */
-    if (r->moving) {
+    if (r->running) {
         return;
     }
-    r->moving = true;
-    object_ref(OBJECT(r->nf));
-
-    if (redirector_undecided(r)) {
-        see_to_migration(r);
+    r->running = true;
+    object_ref(obj);
+    for (i = 0; i < r->n_pumps; i++) {
+        more |= redirector_pump_run(&r->pumps[i]);
     }
-    redirector_out_flush(r);
-    move_input(r);
-    redirector_out_flush(r);
+    r->running = false;
+    /* The netdev may have gone meanwhile, and the filter with it. */
+    if (owner->nf->netdev) {
+        if (r->chain) {
+            redirector_source_update(r->chain);
+        }
+        if (more) {
+            qemu_bh_schedule(r->bh);
+        }
+    }
+    object_unref(obj);
+}
 
-    r->moving = false;
-    close_removed(r);
-    update(r);
-    object_unref(OBJECT(r->nf));
+static void run_later(RedirectorOwner *owner)
+{
+    qemu_bh_schedule(container_of(owner, Redirector, owner)->bh);
 }
 
 static void redirector_bh(void *opaque)
 {
-    redirector_move(opaque);
+    run(opaque);
 }
 
-static void redirector_retry(void *opaque)
+static bool offer(RedirectorOwner *owner, RedirectorSource *s, PacketFrame *f)
 {
-    Redirector *r = opaque;
+    Redirector *r = container_of(owner, Redirector, owner);
+    unsigned i;
 
-    r->waiting = false;
-    redirector_move(r);
+    for (i = 0; i < r->n_pumps; i++) {
+        if (r->pumps[i].source == s) {
+            return redirector_pump_offer(&r->pumps[i], f);
+        }
+    }
+    return false;
 }
 
 /* Events */
 
+static void set_source(Redirector *r, RedirectorSource *s)
+{
+    if (s) {
+        s->on = r->owner.nf->on;
+        s->live = r->phase == PHASE_RUNNING;
+        s->gate = switchover_gate(r->phase, s->role, r->enable_when_running,
+                                  r->enable_when_stopped);
+        redirector_source_update(s);
+    }
+}
+
+static void set_sink(Redirector *r, RedirectorSink *s)
+{
+    if (s) {
+        s->live = r->phase == PHASE_RUNNING;
+        s->gate = switchover_gate(r->phase, s->role, r->enable_when_running,
+                                  r->enable_when_stopped);
+    }
+}
+
+/* Brings everything in line with what has happened. */
+static void settle(Redirector *r, SwitchoverEvent event)
+{
+    SwitchoverPhase before = r->phase;
+
+    r->phase = switchover_next(before, event, runstate_get());
+    trace_redirector_phase(r->owner.id, FilterRedirectorPhase_str(before),
+                           event, FilterRedirectorPhase_str(r->phase));
+    if (r->phase == PHASE_LEAVING) {
+        timer_mod(r->leaving,
+                  qemu_clock_get_us(QEMU_CLOCK_REALTIME) + LEAVING_US);
+    }
+    set_sink(r, r->output);
+    set_sink(r, r->into_chain);
+    set_source(r, r->input);
+    set_source(r, r->chain);
+    /* Later: only once all devices work. */
+    run_later(&r->owner);
+}
+
 static void redirector_vm_change(void *opaque, bool running, RunState state)
+{
+    settle(opaque, SWITCHOVER_RUN_STATE);
+}
+
+static SwitchoverEvent migration_status(void)
+{
+    g_autoptr(MigrationInfo) info = qmp_query_migrate(NULL);
+
+    return switchover_event(info && info->has_status ? info->status
+                                                     : MIGRATION_STATUS_NONE);
+}
+
+/*
+ * Postcopy says that it is done when all has been sent, but the destination
+ * can still fail to load it, and the machine goes on here.  Nobody tells when
+ * it has loaded it.
+ */
+static void redirector_leaving(void *opaque)
 {
     Redirector *r = opaque;
 
-    if (running) {
-        r->handed_over = r->sent_all = false;
-        redirector_in_decided(r, false);
-        /* Later: only once all devices work. */
-        qemu_bh_schedule(r->bh);
-    } else if (redirector_undecided(r)) {
-        redirector_in_undecided(r);
+    if (r->phase == PHASE_LEAVING) {
+        settle(r, migration_status());
     }
-    update(r);
 }
 
 static int redirector_migration(NotifierWithReturn *notify, MigrationEvent *e,
@@ -224,46 +152,57 @@ static int redirector_migration(NotifierWithReturn *notify, MigrationEvent *e,
 {
     Redirector *r = container_of(notify, Redirector, migration);
 
-    if (!redirector_vm_runs() && e->type != MIG_EVENT_SETUP) {
-        r->sent_all = e->type == MIG_EVENT_POSTCOPY_START ||
-                      e->type == MIG_EVENT_DONE;
-        if (!redirector_undecided(r)) {
-            redirector_in_decided(r, true);
-        }
-        qemu_bh_schedule(r->bh);
+    switch (e->type) {
+    case MIG_EVENT_SETUP:
+        settle(r, SWITCHOVER_SETUP);
+        break;
+    case MIG_EVENT_FAILED:
+        settle(r, SWITCHOVER_FAILED);
+        break;
+    default:
+        settle(r, migration_status());
+        break;
     }
+    return 0;
+}
+
+static int redirector_local_migration(NotifierWithReturn *notify,
+                                      MigrationEvent *e, Error **errp)
+{
+    Redirector *r = container_of(notify, Redirector, local_migration);
+
+    settle(r, e->type == MIG_EVENT_SETUP ? SWITCHOVER_LOCAL_SETUP :
+              e->type == MIG_EVENT_FAILED ? SWITCHOVER_LOCAL_FAILED :
+              SWITCHOVER_LOCAL_DONE);
     return 0;
 }
 
 void redirector_status_changed(Redirector *r)
 {
-    if (r->nf) {
-        update(r);
-        qemu_bh_schedule(r->bh);
+    if (r->owner.nf) {
+        settle(r, SWITCHOVER_RUN_STATE);
     }
 }
 
 static void redirector_netdev_removed(Notifier *notify, void *data)
 {
     Redirector *r = container_of(notify, Redirector, netdev_removed);
-    NetClientState *nc = data;
 
-    if (nc == r->in.nc) {
-        r->in.nc = NULL;
+    if (r->input && r->input->ops->netdev_removed) {
+        r->input->ops->netdev_removed(r->input, data);
     }
-    if (nc == r->out.nc) {
-        r->out.nc = NULL;
+    if (r->output && r->output->ops->netdev_removed) {
+        r->output->ops->netdev_removed(r->output, data);
     }
-    if (!r->moving) {
-        close_removed(r);
-    }
+    run_later(&r->owner);
 }
 
-/* Set-up */
+/* What properties may be together */
 
 bool redirector_is_extended(const Redirector *r)
 {
-    return r->in_netdev || r->out_netdev || r->enable_when_stopped;
+    return r->in_netdev || r->out_netdev || r->enable_when_stopped ||
+           !r->enable_when_running;
 }
 
 static bool check(Redirector *r, const char *indev, const char *outdev,
@@ -286,6 +225,9 @@ static bool check(Redirector *r, const char *indev, const char *outdev,
     } else if (indev && outdev && !strcmp(indev, outdev)) {
         error_setg(errp, "'indev' and 'outdev' are both '%s': use two "
                    "character devices", indev);
+    } else if (!r->enable_when_running && !r->enable_when_stopped) {
+        error_setg(errp, "'enable_when_running' and 'enable_when_stopped' "
+                   "are both off: it would never work");
     } else if (r->ring_size_given && !r->in_netdev) {
         error_setg(errp, "'ring_size' needs 'in_netdev'");
     } else if (r->in_netdev_fd && !r->in_netdev) {
@@ -318,57 +260,180 @@ bool redirector_check(Redirector *r, NetFilterState *nf, const char *indev,
     return true;
 }
 
-static EndType end_type(const char *chardev, const char *netdev)
+/* What netdev it may sit on */
+
+/* Is the chain what it takes a stopped guest's packets from? */
+static bool takes_when_stopped(Redirector *r, NetFilterState *nf,
+                               const char *outdev)
 {
-    return chardev ? END_CHARDEV :
-           netdev ? END_PACKET :
-           END_CHAIN;
+    return r->enable_when_stopped && outdev && !r->in_netdev &&
+           nf->direction != NET_FILTER_DIRECTION_RX;
 }
 
-static bool is_multiqueue(NetFilterState *nf)
+/* Of several queues the chain sees one, a packet socket and a hand-over all. */
+static bool takes_all_queues(Redirector *r, NetFilterState *nf,
+                             const char *indev, const char *outdev)
 {
-    return qemu_find_net_clients_except(nf->netdev_id, NULL,
-                                        NET_CLIENT_DRIVER_NIC, 0) > 1;
+    return (r->in_netdev && outdev) || (r->out_netdev && indev) ||
+           (takes_when_stopped(r, nf, outdev) && !indev &&
+            !r->enable_when_running);
 }
 
-static void find_flows(Redirector *r, const char *indev, const char *outdev)
+static bool accept_netdev(Redirector *r, NetFilterState *nf,
+                          NetClientState *nc, int queues, const char *indev,
+                          const char *outdev, Error **errp)
 {
-    NetClientState *nc = r->nf->netdev;
-    bool own_tap = nc == r->in.nc || nc == r->out.nc;
+    const char *type = NetClientDriver_str(nc->info->type);
+    bool tap = nc->info->type == NET_CLIENT_DRIVER_TAP;
 
-    r->in_type = end_type(indev, r->in_netdev);
-    r->out_type = end_type(outdev, r->out_netdev);
-    /* Two chardevs: two flows, each between one of them and the chain. */
-    r->sink = indev && outdev ? END_CHAIN
-                              : r->out_type;
+    if (takes_when_stopped(r, nf, outdev) && !nc->info->intake_changed) {
+        error_setg(errp, "netdev '%s' is of type '%s', which can't keep a "
+                   "stopped guest's packets until they are handed over: use "
+                   "a TAP, or leave 'enable_when_stopped' off", nc->name,
+                   type);
+    } else if (get_vhost_net(nc) && !tap) {
+        error_setg(errp, "netdev '%s' is of type '%s', whose packets QEMU has "
+                   "no way to", nc->name, type);
+    } else if (get_vhost_net(nc) && !redirector_is_extended(r)) {
+        error_setg(errp, "netdev '%s' uses vhost, so that its packets don't "
+                   "pass through QEMU: capture them with 'in_netdev', inject "
+                   "with 'out_netdev', or hand over a stopped guest's with "
+                   "'enable_when_stopped'", nc->name);
+    } else if (queues > 1 && !takes_all_queues(r, nf, indev, outdev)) {
+        error_setg(errp, "netdev '%s' has %d queues, and the filter chain is "
+                   "that of the first one: join 'in_netdev' to 'outdev' or "
+                   "'indev' to 'out_netdev', or hand over with 'outdev', "
+                   "'enable_when_stopped=on' and 'enable_when_running=off'",
+                   nc->name, queues);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static bool redirector_accept_netdev(NetFilterState *nf, NetClientState *nc,
+                                     int queues, Error **errp)
+{
+    ERRP_GUARD();
+    Object *obj = OBJECT(nf);
+    g_autofree char *indev = object_property_get_str(obj, "indev", NULL);
+    g_autofree char *outdev = object_property_get_str(obj, "outdev", NULL);
+
+    if (!accept_netdev(filter_redirector_get(obj), nf, nc, queues,
+                       indev && *indev ? indev : NULL,
+                       outdev && *outdev ? outdev : NULL, errp)) {
+        error_prepend(errp, "filter-redirector '%s': ", filter_id(nf));
+        return false;
+    }
+    return true;
+}
+
+/* Set-up */
+
+static bool open_input(Redirector *r, const char *indev, bool vnet_hdr,
+                       Error **errp)
+{
+    RedirectorPacketOptions opt = {
+        .netdev = r->in_netdev,
+        .fd = r->in_netdev_fd,
+        .ring_size = r->ring_size,
+    };
+    Chardev *chr;
+
+    if (indev) {
+        chr = redirector_find_chardev("indev", indev, errp);
+        r->input = chr ? redirector_chardev_source(&r->owner, chr, vnet_hdr,
+                                                   errp) : NULL;
+        return r->input;
+    }
+    if (r->in_netdev) {
+        r->input = redirector_packet_source(&r->owner, &opt, errp);
+        return r->input;
+    }
+    return true;
+}
+
+static bool open_output(Redirector *r, const char *outdev, bool vnet_hdr,
+                        Error **errp)
+{
+    RedirectorPacketOptions opt = {
+        .netdev = r->out_netdev,
+        .fd = r->out_netdev_fd,
+    };
+    Chardev *chr;
+
+    if (outdev) {
+        chr = redirector_find_chardev("outdev", outdev, errp);
+        r->output = chr ? redirector_chardev_sink(&r->owner, chr, vnet_hdr,
+                                                  errp) : NULL;
+        return r->output;
+    }
+    if (r->out_netdev) {
+        r->output = redirector_packet_sink(&r->owner, &opt, errp);
+        return r->output;
+    }
+    return true;
+}
+
+static void add_pump(Redirector *r, RedirectorSource *source,
+                     RedirectorSink *sink)
+{
+    r->pumps[r->n_pumps++] = (RedirectorPump) { source, sink };
+}
+
+/* Joins the ends, with the chain where only one of them is given. */
+static void join(Redirector *r, const char *indev, const char *outdev)
+{
+    NetFilterState *nf = r->owner.nf;
+    const char *netdev = r->in_netdev ?: r->out_netdev;
     /*
      * A packet of the endpoint's own TAP is not taken out of the chain: it
      * has been captured already, or would be injected for ever.
      */
-    r->chain_in = (outdev || r->out_netdev) && !own_tap &&
-                  !is_multiqueue(r->nf);
-    if (r->in_type == END_CHAIN && !r->chain_in) {
-        r->in_type = END_NONE;
+    bool own = netdev && !strcmp(netdev, nf->netdev->name);
+    bool multiqueue = qemu_find_net_clients_except(nf->netdev_id, NULL,
+                                                   NET_CLIENT_DRIVER_NIC,
+                                                   0) > 1;
+
+    if (r->input && (!r->output || (indev && outdev))) {
+        r->into_chain = redirector_chain_sink(&r->owner,
+                                              own && r->in_netdev,
+                                              r->in_netdev);
+    }
+    if (r->input) {
+        add_pump(r, r->input, r->into_chain ?: r->output);
+    }
+    if (r->output && !own && (!r->input || !multiqueue)) {
+        r->chain = redirector_chain_source(&r->owner, r->output,
+                                           takes_when_stopped(r, nf, outdev));
+        add_pump(r, r->chain, r->output);
     }
 }
 
 static void start(Redirector *r)
 {
-    r->bh = qemu_bh_new(redirector_bh, r);
-    r->retry = timer_new_us(QEMU_CLOCK_REALTIME, redirector_retry, r);
+    r->leaving = timer_new_us(QEMU_CLOCK_REALTIME, redirector_leaving, r);
     r->vm_change = qemu_add_vm_change_state_handler(redirector_vm_change, r);
     migration_add_notifier(&r->migration, redirector_migration);
+    migration_add_notifier_modes(&r->local_migration,
+                                 redirector_local_migration,
+                                 (BIT(MIG_MODE__MAX) - 1) & ~BIT(MIG_MODE_NORMAL));
     r->netdev_removed.notify = redirector_netdev_removed;
     qemu_add_netdev_removed_notifier(&r->netdev_removed);
+    r->phase = PHASE_STOPPED;
+    /* It may come late: what has happened up to now, only the status tells. */
+    settle(r, runstate_check(RUN_STATE_FINISH_MIGRATE) ||
+              runstate_check(RUN_STATE_POSTMIGRATE) ? migration_status()
+                                                    : SWITCHOVER_RUN_STATE);
+}
 
-    if (redirector_undecided(r)) {
-        redirector_in_undecided(r);
-        r->sent_all = true;     /* perhaps */
-    }
-    redirector_out_start(r);
-    redirector_in_start(r);
-    /* The filter is not yet in its chain: the rest follows from there. */
-    qemu_bh_schedule(r->bh);
+static void stop(Redirector *r)
+{
+    qemu_remove_netdev_removed_notifier(&r->netdev_removed);
+    migration_remove_notifier(&r->local_migration);
+    migration_remove_notifier(&r->migration);
+    qemu_del_vm_change_state_handler(r->vm_change);
+    timer_free(r->leaving);
 }
 
 void redirector_setup(Redirector *r, NetFilterState *nf, const char *indev,
@@ -376,17 +441,16 @@ void redirector_setup(Redirector *r, NetFilterState *nf, const char *indev,
 {
     ERRP_GUARD();
 
-    r->nf = nf;
-    r->id = g_strdup(filter_id(nf));
-    if (!redirector_open(r, indev, outdev, vnet_hdr, errp)) {
-        error_prepend(errp, "filter-redirector '%s': ", r->id);
-        r->nf = NULL;
+    r->owner.nf = nf;
+    r->owner.id = g_strdup(filter_id(nf));
+    r->bh = qemu_bh_new(redirector_bh, &r->owner);
+    if (!open_input(r, indev, vnet_hdr, errp) ||
+        !open_output(r, outdev, vnet_hdr, errp)) {
+        error_prepend(errp, "filter-redirector '%s': ", r->owner.id);
+        r->owner.nf = NULL;
         return;
     }
-    r->in_name = g_strdup(indev ?: r->in_netdev);
-    r->out_name = g_strdup(outdev ?: r->out_netdev);
-    r->scratch = g_malloc(PACKET_LEN_MAX);
-    find_flows(r, indev, outdev);
+    join(r, indev, outdev);
     start(r);
 }
 
@@ -394,17 +458,26 @@ Redirector *redirector_new(void)
 {
     Redirector *r = g_new0(Redirector, 1);
 
+    r->owner.run = run;
+    r->owner.run_later = run_later;
+    r->owner.offer = offer;
+    r->enable_when_running = true;
     r->ring_size = PACKET_RING_SIZE_DEFAULT;
     return r;
 }
 
-static void stop(Redirector *r)
+static void free_source(RedirectorSource *s)
 {
-    qemu_remove_netdev_removed_notifier(&r->netdev_removed);
-    migration_remove_notifier(&r->migration);
-    qemu_del_vm_change_state_handler(r->vm_change);
-    timer_free(r->retry);
-    qemu_bh_delete(r->bh);
+    if (s) {
+        s->ops->free(s);
+    }
+}
+
+static void free_sink(RedirectorSink *s)
+{
+    if (s) {
+        s->ops->free(s);
+    }
 }
 
 void redirector_free(Redirector *r)
@@ -412,15 +485,15 @@ void redirector_free(Redirector *r)
     if (!r) {
         return;
     }
-    redirector_in_close(r);
-    redirector_out_close(r);
-    if (r->nf) {
+    free_source(r->input);
+    free_source(r->chain);
+    free_sink(r->output);
+    free_sink(r->into_chain);
+    if (r->owner.nf) {
         stop(r);
     }
-    g_free(r->scratch);
-    g_free(r->id);
-    g_free(r->in_name);
-    g_free(r->out_name);
+    g_clear_pointer(&r->bh, qemu_bh_delete);
+    g_free((char *)r->owner.id);
     g_free(r->in_netdev);
     g_free(r->out_netdev);
     g_free(r->in_netdev_fd);
@@ -428,28 +501,25 @@ void redirector_free(Redirector *r)
     g_free(r);
 }
 
+ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
+                               unsigned flags, const struct iovec *iov,
+                               int iovcnt)
+{
+    return r->chain ? redirector_chain_receive(r->chain, sender, flags, iov,
+                                               iovcnt) : 0;
+}
+
 /* Class */
 
-static bool redirector_accept_vhost(NetFilterState *nf)
-{
-    return redirector_is_extended(filter_redirector_get(OBJECT(nf)));
-}
-
-/* A packet socket sees all queues of a TAP, the filter chain one. */
-static bool redirector_accept_multiqueue(NetFilterState *nf)
+static NetFilterIntake redirector_intake(NetFilterState *nf)
 {
     Redirector *r = filter_redirector_get(OBJECT(nf));
-    g_autofree char *indev = object_property_get_str(OBJECT(nf), "indev",
-                                                     NULL);
-    g_autofree char *outdev = object_property_get_str(OBJECT(nf), "outdev",
-                                                      NULL);
 
-    return (r->in_netdev && outdev && *outdev) ||
-           (r->out_netdev && indev && *indev);
+    return r->chain ? redirector_chain_intake(r->chain)
+                    : NET_FILTER_INTAKE_DEFAULT;
 }
 
-/* What the core let in because of a property can't be undone later. */
-static bool can_change(Object *obj, const char *name, Error **errp)
+bool redirector_can_change(Object *obj, const char *name, Error **errp)
 {
     if (NETFILTER(obj)->netdev) {
         error_setg(errp, "filter-redirector '%s': '%s' cannot be changed "
@@ -457,6 +527,11 @@ static bool can_change(Object *obj, const char *name, Error **errp)
         return false;
     }
     return true;
+}
+
+static bool redirector_can_set_queue(NetFilterState *nf, Error **errp)
+{
+    return redirector_can_change(OBJECT(nf), "queue", errp);
 }
 
 /* Accessors of a string property. */
@@ -470,9 +545,23 @@ static void set_##field(Object *obj, const char *value, Error **errp)   \
 {                                                                       \
     Redirector *r = filter_redirector_get(obj);                         \
                                                                         \
-    if (can_change(obj, #field, errp)) {                                \
+    if (redirector_can_change(obj, #field, errp)) {                     \
         g_free(r->field);                                               \
         r->field = g_strdup(value);                                     \
+    }                                                                   \
+}
+
+/* Likewise of a boolean one. */
+#define BOOL_PROPERTY(field)                                            \
+static bool get_##field(Object *obj, Error **errp)                      \
+{                                                                       \
+    return filter_redirector_get(obj)->field;                           \
+}                                                                       \
+                                                                        \
+static void set_##field(Object *obj, bool value, Error **errp)          \
+{                                                                       \
+    if (redirector_can_change(obj, #field, errp)) {                     \
+        filter_redirector_get(obj)->field = value;                      \
     }                                                                   \
 }
 
@@ -480,18 +569,8 @@ STR_PROPERTY(in_netdev)
 STR_PROPERTY(out_netdev)
 STR_PROPERTY(in_netdev_fd)
 STR_PROPERTY(out_netdev_fd)
-
-static bool get_enable_when_stopped(Object *obj, Error **errp)
-{
-    return filter_redirector_get(obj)->enable_when_stopped;
-}
-
-static void set_enable_when_stopped(Object *obj, bool value, Error **errp)
-{
-    if (can_change(obj, "enable_when_stopped", errp)) {
-        filter_redirector_get(obj)->enable_when_stopped = value;
-    }
-}
+BOOL_PROPERTY(enable_when_stopped)
+BOOL_PROPERTY(enable_when_running)
 
 static void get_ring_size(Object *obj, Visitor *v, const char *name,
                           void *opaque, Error **errp)
@@ -504,7 +583,7 @@ static void set_ring_size(Object *obj, Visitor *v, const char *name,
 {
     Redirector *r = filter_redirector_get(obj);
 
-    if (can_change(obj, name, errp) &&
+    if (redirector_can_change(obj, name, errp) &&
         visit_type_size(v, name, &r->ring_size, errp)) {
         r->ring_size_given = true;
     }
@@ -525,10 +604,13 @@ void redirector_class_init(ObjectClass *oc)
     object_class_property_add_bool(oc, "enable_when_stopped",
                                    get_enable_when_stopped,
                                    set_enable_when_stopped);
+    object_class_property_add_bool(oc, "enable_when_running",
+                                   get_enable_when_running,
+                                   set_enable_when_running);
     object_class_property_add(oc, "ring_size", "size", get_ring_size,
                               set_ring_size, NULL, NULL);
 
-    nfc->accept_vhost = redirector_accept_vhost;
-    nfc->accept_multiqueue = redirector_accept_multiqueue;
+    nfc->accept_netdev = redirector_accept_netdev;
+    nfc->can_set_queue = redirector_can_set_queue;
     nfc->intake = redirector_intake;
 }

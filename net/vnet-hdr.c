@@ -143,6 +143,21 @@ static VnetOffload vnet_hdr_decode(const uint8_t *hdr, size_t len)
     return o;
 }
 
+void vnet_hdr_swap(uint8_t *hdr, size_t len)
+{
+    static const uint8_t fields[] = {
+        offsetof(struct virtio_net_hdr, hdr_len),
+        offsetof(struct virtio_net_hdr, gso_size),
+        offsetof(struct virtio_net_hdr, csum_start),
+        offsetof(struct virtio_net_hdr, csum_offset),
+    };
+    unsigned i;
+
+    for (i = 0; len && i < ARRAY_SIZE(fields); i++) {
+        stw_he_p(hdr + fields[i], bswap16(lduw_he_p(hdr + fields[i])));
+    }
+}
+
 bool vnet_hdr_needed(const uint8_t *hdr, size_t len)
 {
     VnetOffload o = vnet_hdr_decode(hdr, len);

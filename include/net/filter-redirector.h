@@ -54,10 +54,19 @@ void redirector_free(Redirector *r);
 void redirector_class_init(ObjectClass *oc);
 
 /**
- * redirector_is_extended() - Does this module do the work?
+ * redirector_is_extended() - Is one of the properties in use that make it more
+ *                            than a redirector between chardevs and the chain?
  * @r: extension
  */
 bool redirector_is_extended(const Redirector *r);
+
+/**
+ * redirector_can_change() - May a property still be set?
+ * @obj: object of type TYPE_FILTER_REDIRECTOR
+ * @name: the property's name
+ * @errp: set if the redirector has been set up
+ */
+bool redirector_can_change(Object *obj, const char *name, Error **errp);
 
 /**
  * redirector_check() - Check the combination of properties

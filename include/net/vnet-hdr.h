@@ -65,6 +65,16 @@ void vnet_hdr_convert(uint8_t *dst, size_t dst_len,
                       const uint8_t *src, size_t src_len);
 
 /**
+ * vnet_hdr_swap() - turn a vnet header's fields round, in place
+ * @hdr: the header, @len bytes
+ * @len: length of the header in bytes, 0 for none
+ *
+ * For a TAP device whose headers are not in the host's byte order. Only the
+ * fields of the first 10 bytes are turned round; the rest stays as it is.
+ */
+void vnet_hdr_swap(uint8_t *hdr, size_t len);
+
+/**
  * vnet_hdr_needed() - check if a packet can't do without its vnet header
  * @hdr: the header, @len bytes
  * @len: length of the header in bytes, 0 for none

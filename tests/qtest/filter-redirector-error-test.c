@@ -45,6 +45,12 @@ typedef struct ErrorCase {
     const char *class;      /* "GenericError" if NULL */
 } ErrorCase;
 
+#define MULTI_QUEUE \
+    ID "netdev 'm' has 2 queues, and the filter chain is that of the first " \
+    "one: join 'in_netdev' to 'outdev' or 'indev' to 'out_netdev', or hand " \
+    "over with 'outdev', 'enable_when_stopped=on' and " \
+    "'enable_when_running=off'"
+
 static const ErrorCase errors[] = {
     { "no-endpoint", "id=f0,netdev=n,queue=all",
       ID "one of 'indev', 'outdev', 'in_netdev' and 'out_netdev' must be "
@@ -63,6 +69,9 @@ static const ErrorCase errors[] = {
     { "two-outputs", "id=f0,netdev=n,out_netdev=x,outdev=c1",
       ID "'out_netdev' ('x') and 'outdev' ('c1') cannot be used together: a "
       "redirector has one output" },
+    { "never", "id=f0,netdev=x,outdev=c0,enable_when_running=off",
+      ID "'enable_when_running' and 'enable_when_stopped' are both off: it "
+      "would never work" },
     { "same-chardev", "id=f0,netdev=n,indev=c0,outdev=c0",
       ID "'indev' and 'outdev' are both 'c0': use two character devices" },
     { "unknown-in", "id=f0,netdev=n,in_netdev=nope,outdev=c0",
@@ -112,25 +121,25 @@ static const ErrorCase errors[] = {
     { "no-indev", "id=f0,netdev=n,out_netdev=x,indev=nope",
       ID "indev 'nope': there is no chardev of this id", "DeviceNotFound" },
     { "no-outdev-enabled",
-      "id=f0,netdev=n,outdev=nope,enable_when_stopped=on",
+      "id=f0,netdev=x,outdev=nope,enable_when_stopped=on",
       ID "outdev 'nope': there is no chardev of this id", "DeviceNotFound" },
     { "classic-no-indev", "id=f0,netdev=n,indev=nope",
-      "IN Device 'nope' not found", "DeviceNotFound" },
+      ID "indev 'nope': there is no chardev of this id", "DeviceNotFound" },
     { "classic-no-outdev", "id=f0,netdev=n,outdev=nope",
-      "OUT Device 'nope' not found", "DeviceNotFound" },
+      ID "outdev 'nope': there is no chardev of this id", "DeviceNotFound" },
     { "busy-outdev", "id=f0,netdev=n,in_netdev=x,outdev=busy",
       ID "chardev 'busy' is already in use" },
     { "busy-indev", "id=f0,netdev=n,out_netdev=x,indev=busy",
       ID "chardev 'busy' is already in use" },
     { "multi-queue-classic", "id=f0,netdev=m,outdev=c0",
-      "multiqueue is not supported" },
+      MULTI_QUEUE },
     { "multi-queue-hand-over",
       "id=f0,netdev=m,outdev=c0,enable_when_stopped=on",
-      "multiqueue is not supported" },
+      MULTI_QUEUE },
     { "multi-queue-chain-out", "id=f0,netdev=m,in_netdev=x",
-      "multiqueue is not supported" },
+      MULTI_QUEUE },
     { "multi-queue-chain-in", "id=f0,netdev=m,out_netdev=x",
-      "multiqueue is not supported" },
+      MULTI_QUEUE },
 };
 
 static void expect_error(Rig *r, const char *props, const char *message,
@@ -349,7 +358,10 @@ static void test_error_vhost(const void *unused)
     rig_start(r);
     error = rig_add_error(r, "id=f0,netdev=v,outdev=c0");
     g_assert_cmpstr(qdict_get_str(error, "desc"), ==,
-                    "Vhost is not supported");
+                    ID "netdev 'v' uses vhost, so that its packets don't pass "
+                    "through QEMU: capture them with 'in_netdev', inject with "
+                    "'out_netdev', or hand over a stopped guest's with "
+                    "'enable_when_stopped'");
     qobject_unref(error);
     rig_add(r, "id=f0,netdev=v,in_netdev=v,outdev=c0");
     rig_free(r);
@@ -361,7 +373,7 @@ static void test_error_change(const void *data)
     Rig *r = rig_new();
     g_autofree char *want =
         g_strdup_printf(ID "'%s' cannot be changed after creation", prop);
-    bool is_bool = !strcmp(prop, "enable_when_stopped");
+    bool is_bool = g_str_has_prefix(prop, "enable_when_");
     QDict *error;
 
     g_string_append(r->args, ERROR_ARGS);
@@ -428,6 +440,8 @@ int main(int argc, char **argv)
              "ring_size");
     case_add("/filter-redirector/error/change/enable_when_stopped",
              test_error_change, "enable_when_stopped");
+    case_add("/filter-redirector/error/change/enable_when_running",
+             test_error_change, "enable_when_running");
     case_add("/filter-redirector/leak/failure", test_leak_failure, NULL);
 
     return g_test_run();

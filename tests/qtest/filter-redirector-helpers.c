@@ -123,18 +123,19 @@ static void port_add_guest(Rig *r, Port *p)
 Port *rig_tap(Rig *r, const char *id, unsigned bits)
 {
     Port *p = port_new(r, id);
-    int fd[2];
+    const unsigned queues = MAX(bits >> TAP_QUEUES_SHIFT, 1);
+    int fd[TAP_QUEUES_MAX];
+    unsigned i;
 
+    g_assert_cmpuint(queues, <=, TAP_QUEUES_MAX);
     snprintf(p->ifname, sizeof(p->ifname), "tap-%s", id);
-    fd[0] = rig_give_fd(r, tap_open(p->ifname, bits & TAP_MQ));
-    if (bits & TAP_MQ) {
-        fd[1] = rig_give_fd(r, tap_open(p->ifname, true));
-        g_string_append_printf(r->args, "-netdev tap,id=%s,fds=%d:%d,"
-                               "vhost=off ", id, fd[0], fd[1]);
-    } else {
-        g_string_append_printf(r->args, "-netdev tap,id=%s,fd=%d,vhost=off ",
-                               id, fd[0]);
+    g_string_append_printf(r->args, "-netdev tap,id=%s,vhost=off,%s=", id,
+                           queues > 1 ? "fds" : "fd");
+    for (i = 0; i < queues; i++) {
+        fd[i] = rig_give_fd(r, tap_open(p->ifname, queues > 1));
+        g_string_append_printf(r->args, "%s%d", i ? ":" : "", fd[i]);
     }
+    g_string_append(r->args, " ");
     if_set_up(p->ifname, true);
     p->outside = rig_keep_fd(r, if_open(p->ifname));
     if (bits & TAP_HELD) {
@@ -275,6 +276,7 @@ static QDict *parse_props(const char *props)
         if (!strcmp(kv[0], "ring_size")) {
             qdict_put_int(dict, kv[0], g_ascii_strtoull(kv[1], NULL, 10));
         } else if (!strcmp(kv[0], "enable_when_stopped") ||
+                   !strcmp(kv[0], "enable_when_running") ||
                    !strcmp(kv[0], "vnet_hdr_support")) {
             qdict_put_bool(dict, kv[0], !strcmp(kv[1], "on"));
         } else {
@@ -440,6 +442,84 @@ void rig_wait_state(Rig *r, const char *id, const char *end,
         g_usleep(1000);
         g_free(now);
         now = rig_state(r, id, end);
+    }
+    g_assert_cmpstr(now, ==, state);
+    g_free(now);
+}
+
+static char *rig_phase(Rig *r, const char *id)
+{
+    QDict *info = rig_info(r, id);
+    char *phase;
+
+    g_assert_nonnull(info);
+    phase = g_strdup(qdict_get_try_str(info, "phase") ?: "");
+    qobject_unref(info);
+    return phase;
+}
+
+void rig_wait_phase(Rig *r, const char *id, const char *phase)
+{
+    const int64_t until = deadline();
+    char *now = rig_phase(r, id);
+
+    while (strcmp(now, phase) && g_get_monotonic_time() < until) {
+        g_usleep(1000);
+        g_free(now);
+        now = rig_phase(r, id);
+    }
+    g_assert_cmpstr(now, ==, phase);
+    g_free(now);
+}
+
+static void wait_migration(Rig *r)
+{
+    const int64_t until = deadline();
+    bool done = false;
+
+    while (!done && g_get_monotonic_time() < until) {
+        QDict *reply = qtest_qmp_assert_success_ref(
+            r->qts, "{'execute': 'query-migrate'}");
+        const char *status = qdict_get_try_str(reply, "status");
+
+        g_assert_cmpstr(status, !=, "failed");
+        done = !g_strcmp0(status, "completed");
+        qobject_unref(reply);
+        if (!done) {
+            g_usleep(1000);
+        }
+    }
+    g_assert_true(done);
+}
+
+void rig_migrate(Rig *r, const char *file)
+{
+    g_autofree char *uri = g_strdup_printf("exec:cat > %s", file);
+
+    qtest_qmp_assert_success(r->qts, "{'execute': 'migrate', 'arguments': "
+                             "{'uri': %s}}", uri);
+    wait_migration(r);
+}
+
+char *rig_runstate(Rig *r)
+{
+    QDict *info = qtest_qmp_assert_success_ref(r->qts,
+                                               "{'execute': 'query-status'}");
+    char *state = g_strdup(qdict_get_str(info, "status"));
+
+    qobject_unref(info);
+    return state;
+}
+
+void rig_wait_runstate(Rig *r, const char *state)
+{
+    const int64_t until = deadline();
+    char *now = rig_runstate(r);
+
+    while (strcmp(now, state) && g_get_monotonic_time() < until) {
+        g_usleep(1000);
+        g_free(now);
+        now = rig_runstate(r);
     }
     g_assert_cmpstr(now, ==, state);
     g_free(now);

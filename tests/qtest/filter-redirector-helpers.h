@@ -56,9 +56,12 @@ typedef struct Rig {
 
 /* Bits of rig_tap(). */
 #define TAP_GUEST   1       /* with an inside */
-#define TAP_MQ      2       /* two queues; not with TAP_GUEST */
+#define TAP_MQ      TAP_QUEUES(2)   /* not with TAP_GUEST */
 #define TAP_HELD    4       /* the test keeps Port.tap open */
 #define TAP_STUCK   8       /* a guest that takes no packets; no inside */
+#define TAP_QUEUES_SHIFT 8
+#define TAP_QUEUES_MAX 4
+#define TAP_QUEUES(n) ((n) << TAP_QUEUES_SHIFT)
 
 /**
  * sandbox_enter() - Go into a private network namespace
@@ -171,6 +174,16 @@ void rig_wait_stat_min(Rig *r, const char *id, const char *path, uint64_t min);
 void rig_wait_tx_packets(Rig *r, const Port *tap, uint64_t value);
 void rig_wait_state(Rig *r, const char *id, const char *end,
                     const char *state);
+
+/* Where a redirector is on the way from here to another host. */
+void rig_wait_phase(Rig *r, const char *id, const char *phase);
+
+/* Migrate to a file, and wait until that has completed. */
+void rig_migrate(Rig *r, const char *file);
+
+/* What query-status calls the machine's state; free with g_free(). */
+char *rig_runstate(Rig *r);
+void rig_wait_runstate(Rig *r, const char *state);
 
 #define assert_stat(r, id, path, value) \
     g_assert_cmpuint(rig_stat(r, id, path), ==, value)

@@ -523,8 +523,11 @@ static void test_stop_capture_enabled(const void *unused)
 
     rig_stop(b.r);
     send_packets(b.x->outside, 100, 0, 10);
-    expect_frames(b.co, 100, 0, 10);
+    rig_wait_state(b.r, "f0", "input", "held");
+    rig_sync(b.r);
+    expect_silence(b.co);
     rig_cont(b.r);
+    expect_frames(b.co, 100, 0, 10);
     send_packets(b.x->outside, 100, 10, 10);
     expect_frames(b.co, 100, 10, 10);
     expect_packets(b.x->inside, 100, 0, 20);
@@ -549,18 +552,18 @@ static void test_stop_inject(const void *data)
 }
 
 /*
- * The source side of a migration: once the machine has stopped, what reaches
- * the TAP goes to the chardev, all of it, and never to the guest.
+ * The source side of a migration: once the guest has left, what reaches the
+ * TAP goes to the chardev, all of it, and never to the guest.
  */
 static void test_hand_over(const void *unused)
 {
     const unsigned count = 900;
     Bench b = bench_start("id=f0,netdev=x,queue=tx,outdev=co,"
-                          "enable_when_stopped=on");
+                          "enable_when_stopped=on,enable_when_running=off");
 
     rig_sync(b.r);
     expect_silence(b.co);
-    rig_stop(b.r);
+    rig_migrate(b.r, "/dev/null");
     send_packets(b.x->outside, 200, 0, count);
     expect_frames(b.co, 200, 0, count);
     rig_sync(b.r);
@@ -594,7 +597,7 @@ static void test_hand_over_burst(const void *unused)
     if_set_mtu(x->ifname, mtu);
     rig_start(r);
     rig_add(r, "id=f0,netdev=x,queue=tx,outdev=co,enable_when_stopped=on");
-    rig_stop(r);
+    rig_migrate(r, "/dev/null");
     rig_sync(r);
     pid = qtest_pid(r->qts);
     g_assert_cmpint(kill(pid, SIGSTOP), ==, 0);
@@ -617,7 +620,7 @@ static void test_hand_over_slow(const void *data)
 
     if_set_txqueuelen(b.x->ifname, count);
     if (!data) {
-        rig_stop(b.r);
+        rig_migrate(b.r, "/dev/null");
     }
     send_packets(b.x->outside, 1000, 0, count);
     rig_wait_state(b.r, "f0", "output", "stalled");

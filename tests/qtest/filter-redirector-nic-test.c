@@ -421,36 +421,6 @@ static void test_tso_capture_bare(const void *unused)
  * Migration
  */
 
-static void wait_migration(Rig *r)
-{
-    const int64_t end = g_get_monotonic_time() +
-                        WAIT_SECONDS * G_USEC_PER_SEC;
-    bool done = false;
-
-    while (!done && g_get_monotonic_time() < end) {
-        QDict *reply = qtest_qmp_assert_success_ref(
-            r->qts, "{'execute': 'query-migrate'}");
-        const char *status = qdict_get_try_str(reply, "status");
-
-        g_assert_cmpstr(status, !=, "failed");
-        done = !g_strcmp0(status, "completed");
-        qobject_unref(reply);
-        if (!done) {
-            g_usleep(1000);
-        }
-    }
-    g_assert_true(done);
-}
-
-static void migrate_to(Rig *r, const char *file)
-{
-    g_autofree char *uri = g_strdup_printf("exec:cat > %s", file);
-
-    qtest_qmp_assert_success(r->qts, "{'execute': 'migrate', 'arguments': "
-                             "{'uri': %s}}", uri);
-    wait_migration(r);
-}
-
 /* What a migrated guest's TAP gets is handed over, all of it. */
 static void test_migrate_source(const void *unused)
 {
@@ -460,7 +430,7 @@ static void test_migrate_source(const void *unused)
 
     rig_start(r);
     rig_add(r, "id=f0,netdev=x,queue=tx,outdev=co,enable_when_stopped=on");
-    migrate_to(r, "/dev/null");
+    rig_migrate(r, "/dev/null");
     send_packets(x->outside, 100, 0, 500);
     expect_frames(co, 100, 0, 500);
     rig_sync(r);
@@ -481,7 +451,7 @@ static void test_migrate_capture(const void *unused)
             "enable_when_stopped=on");
     send_packets(x->outside, 100, 0, 5);
     expect_frames(co, 100, 0, 5);
-    migrate_to(r, "/dev/null");
+    rig_migrate(r, "/dev/null");
     send_packets(x->outside, 100, 5, 500);
     expect_frames(co, 100, 5, 500);
     rig_wait_stat(r, "f0", "output.stats.packets", 505);
@@ -499,7 +469,7 @@ static void test_migrate_destination(const void *unused)
     int ci;
 
     rig_start(from);
-    migrate_to(from, file);
+    rig_migrate(from, file);
     rig_free(from);
 
     x = rig_tap(to, "x", TAP_GUEST);

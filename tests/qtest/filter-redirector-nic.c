@@ -101,9 +101,170 @@ void pc_nic_enable(Pc *pc, unsigned nic, uint64_t features, uint32_t more)
     qvirtio_set_driver_ok(&dev->vdev);
 }
 
+/* What a modern device puts in front of each packet. */
+#define NIC_HDR_LEN 12
+#define NIC_BUFFERS 64
+
+static void add_buffers(Pc *pc, unsigned nic, unsigned queue)
+{
+    NicQueue *q = &pc->rx[nic][queue];
+    unsigned i;
+
+    q->buffers = guest_alloc(&pc->alloc, NIC_BUFFERS * NIC_BUFFER_LEN);
+    for (i = 0; i < NIC_BUFFERS; i++) {
+        uint32_t head = qvirtqueue_add(pc->r->qts, q->vq,
+                                       q->buffers + i * NIC_BUFFER_LEN,
+                                       NIC_BUFFER_LEN, true, false);
+
+        g_assert_cmpuint(head, ==, i);
+        qvirtqueue_kick(pc->r->qts, q->vq->vdev, q->vq, head);
+    }
+}
+
+static void set_queue_pairs(Pc *pc, QVirtQueue *ctrl, uint16_t pairs)
+{
+    const uint8_t command[] = {
+        VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
+        pairs & 0xff, pairs >> 8,
+    };
+    uint64_t addr = guest_alloc(&pc->alloc, 64);
+    uint64_t ack = addr + sizeof(command);
+    uint32_t head;
+
+    qtest_memwrite(pc->r->qts, addr, command, sizeof(command));
+    qtest_writeb(pc->r->qts, ack, 0xff);
+    head = qvirtqueue_add(pc->r->qts, ctrl, addr, 2, false, true);
+    qvirtqueue_add(pc->r->qts, ctrl, addr + 2, 2, false, true);
+    qvirtqueue_add(pc->r->qts, ctrl, ack, 1, true, false);
+    qvirtqueue_kick(pc->r->qts, ctrl->vdev, ctrl, head);
+    qvirtio_wait_used_elem(pc->r->qts, ctrl->vdev, ctrl, head, NULL,
+                           WAIT_SECONDS * G_USEC_PER_SEC);
+    g_assert_cmphex(qtest_readb(pc->r->qts, ack), ==, VIRTIO_NET_OK);
+    qvirtqueue_cleanup(ctrl->vdev->bus, ctrl, &pc->alloc);
+}
+
+void pc_nic_set_up(Pc *pc, unsigned nic, uint64_t features, unsigned queues)
+{
+    QVirtioDevice *dev = &pc->nics[nic]->vdev;
+    QVirtQueue *ctrl = NULL;
+    unsigned i;
+
+    g_assert_cmpuint(queues, <=, NIC_QUEUES_MAX);
+    qvirtio_set_features(dev, features | 1ull << VIRTIO_F_VERSION_1);
+    for (i = 0; i < queues; i++) {
+        pc->rx[nic][i].vq = qvirtqueue_setup(dev, &pc->alloc, 2 * i);
+    }
+    if (queues > 1) {
+        ctrl = qvirtqueue_setup(dev, &pc->alloc, 2 * queues);
+    }
+    qvirtio_set_driver_ok(dev);
+    if (ctrl) {
+        set_queue_pairs(pc, ctrl, queues);
+    }
+}
+
+void pc_nic_give_buffers(Pc *pc, unsigned nic)
+{
+    unsigned i;
+
+    for (i = 0; i < NIC_QUEUES_MAX && pc->rx[nic][i].vq; i++) {
+        add_buffers(pc, nic, i);
+    }
+}
+
+void pc_nic_drive(Pc *pc, unsigned nic, uint64_t features, unsigned queues)
+{
+    pc_nic_set_up(pc, nic, features, queues);
+    pc_nic_give_buffers(pc, nic);
+}
+
+static void free_queues(Pc *pc, unsigned nic)
+{
+    unsigned i;
+
+    for (i = 0; i < NIC_QUEUES_MAX; i++) {
+        NicQueue *q = &pc->rx[nic][i];
+
+        if (q->vq) {
+            if (q->buffers) {
+                guest_free(&pc->alloc, q->buffers);
+                q->buffers = 0;
+            }
+            qvirtqueue_cleanup(q->vq->vdev->bus, q->vq, &pc->alloc);
+            q->vq = NULL;
+        }
+    }
+}
+
+void pc_nic_redrive(Pc *pc, unsigned nic, uint64_t features, unsigned queues)
+{
+    QVirtioPCIDevice *dev = pc->nics[nic];
+
+    free_queues(pc, nic);
+    qvirtio_pci_device_enable(dev);
+    qvirtio_start_device(&dev->vdev);
+    pc_nic_drive(pc, nic, features, queues);
+}
+
+size_t pc_nic_poll(Pc *pc, unsigned nic, unsigned queue, uint8_t *packet)
+{
+    NicQueue *q = &pc->rx[nic][queue];
+    uint32_t head, len;
+
+    if (!q->vq || !qvirtqueue_get_buf(pc->r->qts, q->vq, &head, &len)) {
+        return 0;
+    }
+    g_assert_cmpuint(head, <, NIC_BUFFERS);
+    g_assert_cmpuint(len, >, NIC_HDR_LEN);
+    g_assert_cmpuint(len, <=, NIC_BUFFER_LEN);
+    len -= NIC_HDR_LEN;
+    qtest_memread(pc->r->qts, q->buffers + head * NIC_BUFFER_LEN + NIC_HDR_LEN,
+                  packet, len);
+    qvirtqueue_kick(pc->r->qts, q->vq->vdev, q->vq, head);
+    return len;
+}
+
+void pc_nic_expect(Pc *pc, unsigned nic, size_t size, uint32_t first,
+                   unsigned n)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
+    unsigned i = 0;
+
+    while (i < n) {
+        size_t got = pc_nic_poll(pc, nic, 0, packet);
+
+        if (!got) {
+            /* What was expected did not come? */
+            g_assert_cmpint(g_get_monotonic_time(), <, end);
+            g_usleep(100);
+            continue;
+        }
+        g_assert_cmpuint(packet_seq(packet), ==, first + i);
+        g_assert_cmpuint(got, ==, size);
+        packet_check(packet, got);
+        i++;
+    }
+}
+
+void pc_nic_expect_silence(Pc *pc, unsigned nic)
+{
+    g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
+    unsigned i;
+
+    for (i = 0; i < NIC_QUEUES_MAX; i++) {
+        g_assert_cmpuint(pc_nic_poll(pc, nic, i, packet), ==, 0);
+    }
+}
+
 void pc_end(Pc *pc)
 {
     unsigned i;
+
+    for (i = 0; i < pc->nnics; i++) {
+        free_queues(pc, i);
+    }
 
     for (i = 0; i < pc->nnics; i++) {
         qos_object_destroy(&pc->nics[i]->obj);

@@ -17,17 +17,28 @@
 #include "filter-redirector-helpers.h"
 
 /*
- * A PC with virtio-net devices whose driver is the test.  It gives a device
- * no buffers, so its guest takes no packets: QEMU reads one from the TAP, and
- * the rest stays there for the test to read.
+ * A PC with virtio-net devices whose driver is the test.
+ *
+ * With pc_nic_enable() it gives a device no buffers, so its guest takes no
+ * packets: QEMU reads one from the TAP, and the rest stays there for the test
+ * to read.  With pc_nic_drive() the guest takes what comes, and the test reads
+ * it from the guest's memory.
  */
 #define NICS_MAX 2
+#define NIC_QUEUES_MAX 4
+#define NIC_BUFFER_LEN 2048
+
+typedef struct NicQueue {
+    QVirtQueue *vq;
+    uint64_t buffers;       /* guest address: one behind the other */
+} NicQueue;
 
 typedef struct Pc {
     Rig *r;
     QGuestAllocator alloc;
     QPCIBus *bus;
     QVirtioPCIDevice *nics[NICS_MAX];
+    NicQueue rx[NICS_MAX][NIC_QUEUES_MAX];
     unsigned nnics;
 } Pc;
 
@@ -51,6 +62,36 @@ bool pc_nic_offers(Pc *pc, unsigned nic, unsigned bit);
  * @more: bits 64 to 95
  */
 void pc_nic_enable(Pc *pc, unsigned nic, uint64_t features, uint32_t more);
+
+/**
+ * pc_nic_set_up() - Choose features, let the device work, without buffers yet
+ */
+void pc_nic_set_up(Pc *pc, unsigned nic, uint64_t features, unsigned queues);
+void pc_nic_give_buffers(Pc *pc, unsigned nic);
+
+/**
+ * pc_nic_drive() - Choose features, let the device work, give it buffers
+ * @queues: number of receive queues; more than one needs VIRTIO_NET_F_MQ and
+ *          VIRTIO_NET_F_CTRL_VQ
+ *
+ * VIRTIO_F_VERSION_1 is chosen in any case.
+ */
+void pc_nic_drive(Pc *pc, unsigned nic, uint64_t features, unsigned queues);
+
+/**
+ * pc_nic_redrive() - Do it again after the machine has been reset
+ */
+void pc_nic_redrive(Pc *pc, unsigned nic, uint64_t features, unsigned queues);
+
+/**
+ * pc_nic_poll() - Take a packet out of a receive queue, if there is one
+ * @packet: PACKET_MAX bytes; without the vnet header
+ * Return: its size, 0: there is none
+ */
+size_t pc_nic_poll(Pc *pc, unsigned nic, unsigned queue, uint8_t *packet);
+void pc_nic_expect(Pc *pc, unsigned nic, size_t size, uint32_t first,
+                   unsigned n);
+void pc_nic_expect_silence(Pc *pc, unsigned nic);
 
 /* Ends the rig, too. */
 void pc_end(Pc *pc);

@@ -180,13 +180,13 @@ static void test_removed_off(const void *unused)
     rig_free(b.r);
 }
 
-/* The hand-over of a stopped machine begins when the redirector is on. */
+/* The hand-over of a guest that has left begins when the redirector is on. */
 static void test_stopped(const void *unused)
 {
     Bench b = bench_start("id=f0,netdev=x,queue=tx,outdev=co,"
                           "enable_when_stopped=on,status=off");
 
-    rig_stop(b.r);
+    rig_migrate(b.r, "/dev/null");
     rig_wait_state(b.r, "f0", "input", "off");
     rig_set(b.r, "f0", "status", "on");
     rig_sync(b.r);

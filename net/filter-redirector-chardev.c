@@ -1,0 +1,450 @@
+/*
+ * filter-redirector: chardevs
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "chardev/char-fe.h"
+#include "filter-redirector-end.h"
+#include "net/packet-stream.h"
+#include "trace.h"
+
+/* Bytes of each queue: takes some of the longest packets, or many short. */
+#define QUEUE_SIZE (512 * KiB)
+
+/* When to try again where nobody tells that there is room, microseconds. */
+#define RETRY_FULL_US 1000
+#define RETRY_FAILED_US (100 * 1000)
+
+Chardev *redirector_find_chardev(const char *property, const char *id,
+                                 Error **errp)
+{
+    Chardev *chr = qemu_chr_find(id);
+
+    if (!chr) {
+        error_set(errp, ERROR_CLASS_DEVICE_NOT_FOUND, "%s '%s': there is no "
+                  "chardev of this id", property, id);
+    }
+    return chr;
+}
+
+/* Source */
+
+typedef struct ChardevSource {
+    RedirectorSource parent;
+    CharFrontend chr;
+    PacketStream rx;
+    bool damaged;               /* waits for the connection to be closed */
+    bool refused;               /* the chardev was told not to read */
+} ChardevSource;
+
+#define CHARDEV_SOURCE(s) container_of(s, ChardevSource, parent)
+
+static NetClientState *source_netdev(ChardevSource *s)
+{
+    return s->parent.owner->nf->netdev;
+}
+
+static bool source_reads(ChardevSource *s)
+{
+    return s->parent.on && s->parent.gate == SWITCHOVER_OPEN && !s->damaged &&
+           packet_stream_room(&s->rx);
+}
+
+static int source_can_read(void *opaque)
+{
+    ChardevSource *s = opaque;
+
+    s->refused = !source_reads(s);
+    return s->refused ? 0 : packet_stream_room(&s->rx);
+}
+
+static void source_receive(void *opaque, const uint8_t *buf, int size)
+{
+    ChardevSource *s = opaque;
+
+    if (packet_stream_add(&s->rx, buf, size) < 0) {
+        s->parent.stats.errors++;
+        s->damaged = true;
+        trace_redirector_damaged(s->parent.owner->id);
+    }
+    /* Later: several small reads make one batch. */
+    s->parent.owner->run_later(s->parent.owner);
+}
+
+static void source_event(void *opaque, QEMUChrEvent event)
+{
+    ChardevSource *s = opaque;
+
+    if (event == CHR_EVENT_CLOSED && packet_stream_trim(&s->rx)) {
+        s->parent.stats.errors++;
+    }
+    if (event == CHR_EVENT_CLOSED || event == CHR_EVENT_OPENED) {
+        s->damaged = false;
+    }
+}
+
+static void source_update(RedirectorSource *parent)
+{
+    ChardevSource *s = CHARDEV_SOURCE(parent);
+
+    if (s->damaged) {
+        qemu_chr_fe_disconnect(&s->chr);
+    } else if (s->refused && source_reads(s)) {
+        s->refused = false;
+        qemu_chr_fe_accept_input(&s->chr);
+    }
+}
+
+static unsigned source_read(RedirectorSource *parent, PacketFrame *frames,
+                            unsigned max)
+{
+    ChardevSource *s = CHARDEV_SOURCE(parent);
+    NetClientState *nc = source_netdev(s);
+    unsigned i, n;
+
+    if (!parent->on || parent->gate != SWITCHOVER_OPEN) {
+        return 0;
+    }
+    n = packet_stream_peek(&s->rx, nc->vnet_hdr_len, frames, max);
+    for (i = 0; i < n; i++) {
+        redirector_hdr_read(nc, &frames[i]);
+        frames[i].dir = NET_FILTER_DIRECTION_TX;
+    }
+    return n;
+}
+
+static void source_release(RedirectorSource *parent,
+                           const PacketFrame *frames, unsigned n)
+{
+    ChardevSource *s = CHARDEV_SOURCE(parent);
+
+    redirector_source_count(parent, frames, n);
+    packet_stream_drop(&s->rx, n);
+    source_update(parent);
+}
+
+static EndState source_state(RedirectorSource *parent)
+{
+    ChardevSource *s = CHARDEV_SOURCE(parent);
+
+    return s->damaged || !qemu_chr_fe_backend_open(&s->chr)
+           ? END_STATE(DISCONNECTED) : END_STATE(ACTIVE);
+}
+
+static void source_describe(RedirectorSource *parent,
+                            FilterRedirectorEndpoint *end)
+{
+    ChardevSource *s = CHARDEV_SOURCE(parent);
+
+    end->name = g_strdup(s->chr.chr ? s->chr.chr->label : NULL);
+    end->stats->queued = s->rx.packets;
+}
+
+static void source_free(RedirectorSource *parent)
+{
+    ChardevSource *s = CHARDEV_SOURCE(parent);
+
+    qemu_chr_fe_deinit(&s->chr, false);
+    packet_stream_destroy(&s->rx);
+    g_free(s);
+}
+
+static const RedirectorSourceOps chardev_source_ops = {
+    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHARDEV,
+    .read = source_read,
+    .release = source_release,
+    .update = source_update,
+    .state = source_state,
+    .describe = source_describe,
+    .free = source_free,
+};
+
+RedirectorSource *redirector_chardev_source(RedirectorOwner *owner,
+                                            Chardev *chr, bool vnet_hdr,
+                                            Error **errp)
+{
+    ChardevSource *s = g_new0(ChardevSource, 1);
+
+    if (!qemu_chr_fe_init(&s->chr, chr, errp)) {
+        g_free(s);
+        return NULL;
+    }
+    s->parent.ops = &chardev_source_ops;
+    s->parent.owner = owner;
+    s->parent.role = SWITCHOVER_FEED;
+    packet_stream_init(&s->rx, QUEUE_SIZE, vnet_hdr);
+    qemu_chr_fe_set_handlers(&s->chr, source_can_read, source_receive,
+                             source_event, NULL, s, NULL, true);
+    return &s->parent;
+}
+
+/* Sink */
+
+typedef struct ChardevSink {
+    RedirectorSink parent;
+    CharFrontend chr;
+    PacketStream tx;
+    uint64_t payload;           /* bytes of the packets in it, bare */
+    size_t sent;                /* bytes of the first frame already written */
+    guint watch;
+    bool waiting;               /* for the retry timer */
+    QEMUTimer *retry;
+} ChardevSink;
+
+#define CHARDEV_SINK(s) container_of(s, ChardevSink, parent)
+
+static NetClientState *sink_netdev(ChardevSink *s)
+{
+    return s->parent.owner->nf->netdev;
+}
+
+static void stop_watching(ChardevSink *s)
+{
+    if (s->watch) {
+        g_source_remove(s->watch);
+        s->watch = 0;
+    }
+}
+
+static gboolean sink_writable(void *unused, GIOCondition cond, void *opaque)
+{
+    ChardevSink *s = opaque;
+
+    s->watch = 0;
+    s->parent.owner->run(s->parent.owner);
+    return G_SOURCE_REMOVE;
+}
+
+static void sink_retry(void *opaque)
+{
+    ChardevSink *s = opaque;
+
+    s->waiting = false;
+    s->parent.owner->run(s->parent.owner);
+}
+
+static void sink_sent_all(ChardevSink *s)
+{
+    s->parent.stats.packets += s->tx.packets;
+    s->parent.stats.bytes += s->payload;
+    s->parent.stalled = false;
+    s->payload = 0;
+    s->sent = 0;
+    packet_stream_drop_all(&s->tx);
+}
+
+static void sink_sent(ChardevSink *s, size_t bytes)
+{
+    size_t frame, len;
+
+    s->sent += bytes;
+    while (s->tx.packets &&
+           s->sent >= (frame = packet_stream_front(&s->tx, &len))) {
+        len -= MIN(len, sink_netdev(s)->vnet_hdr_len);
+        len = MIN(len, s->payload);
+        redirector_sink_count(&s->parent, len);
+        s->payload -= len;
+        packet_stream_drop(&s->tx, 1);
+        s->sent -= frame;
+    }
+}
+
+static void sink_wait(ChardevSink *s, bool failed)
+{
+    redirector_sink_stall(&s->parent);
+    if (!failed) {
+        s->watch = qemu_chr_fe_add_watch(&s->chr, G_IO_OUT | G_IO_HUP,
+                                         sink_writable, s);
+    }
+    if (!s->watch) {
+        s->waiting = true;
+        timer_mod(s->retry, qemu_clock_get_us(QEMU_CLOCK_REALTIME) +
+                            (failed ? RETRY_FAILED_US : RETRY_FULL_US));
+    }
+}
+
+/* Writes what the peer takes now, and waits until it takes the rest. */
+static void sink_flush(RedirectorSink *parent, unsigned budget)
+{
+    ChardevSink *s = CHARDEV_SINK(parent);
+    const uint8_t *data;
+    size_t len;
+    int ret;
+    bool failed;
+
+    if (s->watch || s->waiting || !s->tx.packets ||
+        !qemu_chr_fe_backend_open(&s->chr)) {
+        return;
+    }
+    data = packet_stream_data(&s->tx, &len);
+    len -= s->sent;
+    ret = qemu_chr_fe_write(&s->chr, data + s->sent, len);
+    failed = ret < 0 && errno != EAGAIN;
+    trace_redirector_chardev_write(parent->owner->id, len, ret);
+    if (ret == (int)len) {
+        sink_sent_all(s);
+    } else if (ret > 0) {
+        sink_sent(s, ret);
+    }
+    /* A failed write may have closed the connection. */
+    if (ret < (int)len && qemu_chr_fe_backend_open(&s->chr)) {
+        sink_wait(s, failed);
+    }
+}
+
+static bool queue_has_room(ChardevSink *s)
+{
+    return packet_stream_room(&s->tx) >= PACKET_STREAM_FRAME_MAX;
+}
+
+static bool sink_connected(RedirectorSink *parent)
+{
+    return qemu_chr_fe_backend_open(&CHARDEV_SINK(parent)->chr);
+}
+
+static bool sink_room(RedirectorSink *parent)
+{
+    return sink_connected(parent) && queue_has_room(CHARDEV_SINK(parent));
+}
+
+static void sink_take(RedirectorSink *parent, PacketFrame *f)
+{
+    ChardevSink *s = CHARDEV_SINK(parent);
+    uint8_t hdr[VNET_HDR_LEN_MAX];
+    size_t hdr_len = redirector_hdr_write(sink_netdev(s), f, hdr);
+
+    packet_stream_put(&s->tx, hdr, hdr_len, f->iov, f->iovcnt);
+    s->payload += f->len;
+}
+
+/* Return: 1 if taken, 0 if there is no room, -errno if it can't be sent */
+static int sink_put_one(ChardevSink *s, PacketFrame *f)
+{
+    int ret;
+
+    if (!f->len) {
+        return -EINVAL;
+    }
+    if (sink_netdev(s)->vnet_hdr_len ||
+        !vnet_hdr_needed(f->hdr, f->hdr_len)) {
+        sink_take(&s->parent, f);
+        return 1;
+    }
+    ret = redirector_finish(&s->parent, f, packet_stream_room(&s->tx),
+                            sink_take);
+    return ret || s->tx.packets ? ret : -EMSGSIZE;
+}
+
+static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
+                         unsigned n)
+{
+    ChardevSink *s = CHARDEV_SINK(parent);
+    unsigned i;
+    int ret;
+
+    if (!qemu_chr_fe_backend_open(&s->chr)) {
+        return 0;
+    }
+    for (i = 0; i < n && queue_has_room(s); i++) {
+        ret = sink_put_one(s, &frames[i]);
+        if (ret == 0) {
+            break;
+        } else if (ret < 0) {
+            redirector_sink_refuse(parent, ret, frames[i].len);
+        }
+    }
+    return i;
+}
+
+/*
+ * The peer has nothing to say, but a connection that is not read from does not
+ * show that the peer has closed it (TCP).
+ */
+static int sink_can_read(void *opaque)
+{
+    return PACKET_LEN_MAX;
+}
+
+static void sink_discard(void *opaque, const uint8_t *buf, int size)
+{
+}
+
+static void sink_event(void *opaque, QEMUChrEvent event)
+{
+    ChardevSink *s = opaque;
+
+    if (event == CHR_EVENT_CLOSED) {
+        /* The next peer gets the packet that this one did not get whole. */
+        s->sent = 0;
+        stop_watching(s);
+    }
+    if (event == CHR_EVENT_CLOSED || event == CHR_EVENT_OPENED) {
+        s->parent.owner->run_later(s->parent.owner);
+    }
+}
+
+static EndState sink_state(RedirectorSink *parent)
+{
+    ChardevSink *s = CHARDEV_SINK(parent);
+
+    return !qemu_chr_fe_backend_open(&s->chr) ? END_STATE(DISCONNECTED) :
+           !queue_has_room(s) ? END_STATE(STALLED) :
+           END_STATE(ACTIVE);
+}
+
+static void sink_describe(RedirectorSink *parent,
+                          FilterRedirectorEndpoint *end)
+{
+    ChardevSink *s = CHARDEV_SINK(parent);
+
+    end->name = g_strdup(s->chr.chr ? s->chr.chr->label : NULL);
+    end->stats->queued = s->tx.packets;
+}
+
+static void sink_free(RedirectorSink *parent)
+{
+    ChardevSink *s = CHARDEV_SINK(parent);
+
+    stop_watching(s);
+    timer_free(s->retry);
+    qemu_chr_fe_deinit(&s->chr, false);
+    packet_stream_destroy(&s->tx);
+    g_free(s);
+}
+
+static const RedirectorSinkOps chardev_sink_ops = {
+    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHARDEV,
+    .connected = sink_connected,
+    .room = sink_room,
+    .put = sink_put,
+    .flush = sink_flush,
+    .state = sink_state,
+    .describe = sink_describe,
+    .free = sink_free,
+};
+
+RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
+                                        bool vnet_hdr, Error **errp)
+{
+    ChardevSink *s = g_new0(ChardevSink, 1);
+
+    if (!qemu_chr_fe_init(&s->chr, chr, errp)) {
+        g_free(s);
+        return NULL;
+    }
+    s->parent.ops = &chardev_sink_ops;
+    s->parent.owner = owner;
+    s->parent.role = SWITCHOVER_SEND;
+    packet_stream_init(&s->tx, QUEUE_SIZE, vnet_hdr);
+    s->retry = timer_new_us(QEMU_CLOCK_REALTIME, sink_retry, s);
+    qemu_chr_fe_set_handlers(&s->chr, sink_can_read, sink_discard, sink_event,
+                             NULL, s, NULL, true);
+    return &s->parent;
+}
