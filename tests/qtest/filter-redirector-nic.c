@@ -32,8 +32,7 @@ void pc_add_nic(Pc *pc, Rig *r, const char *netdev, const char *props)
                            FIRST_SLOT + pc->nnics++, *props ? "," : "", props);
 }
 
-/* No firmware runs, but the machine wants a file; it is not always built. */
-static char *make_firmware(void)
+char *pc_make_firmware(void)
 {
     g_autofree char *zeros = g_malloc0(64 * 1024);
     char *path;
@@ -47,7 +46,7 @@ static char *make_firmware(void)
 
 void pc_start(Pc *pc)
 {
-    g_autofree char *firmware = make_firmware();
+    g_autofree char *firmware = pc_make_firmware();
     unsigned i;
 
     g_string_append_printf(pc->r->args, "-bios %s ", firmware);

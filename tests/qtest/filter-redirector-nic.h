@@ -50,6 +50,14 @@ void pc_add_nic(Pc *pc, Rig *r, const char *netdev, const char *props);
 void pc_start(Pc *pc);
 
 /**
+ * pc_make_firmware() - Make a file for -bios
+ * Return: its path, to be unlinked once QEMU runs, and freed
+ *
+ * No firmware runs, but a PC wants a file, and QEMU's own is not always built.
+ */
+char *pc_make_firmware(void);
+
+/**
  * pc_nic_offers() - Ask what a device can do
  * @bit: number of a feature
  */
