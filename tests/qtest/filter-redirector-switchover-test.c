@@ -714,6 +714,42 @@ static void test_bad_uri(const void *data)
     machine_free(m);
 }
 
+/*
+ * The guest has given no buffers: a packet waits in the NIC's queue when the
+ * machine stops, in front of those in the TAP.  It is the guest's, here or
+ * there.
+ * @data: whether the guest goes on here
+ */
+static void test_full_nic(const void *data)
+{
+    Machine *m = machine_new("", 0);
+
+    pc_add_nic(&m->pc, m->r, "x", NIC_PROPS);
+    pc_start(&m->pc);
+    pc_nic_set_up(&m->pc, 0, 0, 1);
+    rig_add(m->r, HAND_OVER);
+    send_step(m);
+    rig_wait_tx_packets(m->r, m->x, 1);
+    rig_stop(m->r);
+    send_step(m);
+    expect_nothing_more(m);
+    migrate_begin(m, PLACE_SWITCHOVER);
+    migrate_arrive(m, PLACE_SWITCHOVER);
+    send_step(m);
+    expect_nothing_more(m);
+    if (data) {
+        migrate_cancel(m);
+        rig_wait_runstate(m->r, "paused");
+        rig_cont(m->r);
+        pc_nic_give_buffers(&m->pc, 0);
+        check_guest_goes_on(m);
+    } else {
+        migrate_complete(m, PLACE_SWITCHOVER);
+        check_handed_over(m);
+    }
+    machine_free(m);
+}
+
 /* Many attempts, then one that goes to its end. */
 static void test_many_attempts(const void *unused)
 {
@@ -836,6 +872,8 @@ static void add_other_cases(void)
     case_add(PREFIX "background-snapshot", test_background_snapshot, NULL);
     case_add(PREFIX "bad-uri/running", test_bad_uri, "running");
     case_add(PREFIX "bad-uri/stopped", test_bad_uri, NULL);
+    case_add(PREFIX "full-nic/cont", test_full_nic, "cont");
+    case_add(PREFIX "full-nic/completed", test_full_nic, NULL);
     case_add(PREFIX "many-attempts", test_many_attempts, NULL);
     case_add(PREFIX "to-and-fro", test_to_and_fro, NULL);
     case_add(PREFIX "made-late", test_made_late, NULL);
