@@ -96,6 +96,10 @@ QEMU := build/qemu-system-x86_64
 LAB_PYTHON := $(PYTHON)
 include tests/lab/lab.mk
 
+# ---- migrations by real libvirt: check-libvirt, libvirt, libvirt-sweep
+
+include tests/libvirt/libvirt.mk
+
 # ---- robustness: check-sanitize, check-fuzz, check-qmp, check-faults, check-chaos, fuzz, chaos
 
 include tests/robust/robust.mk
@@ -134,6 +138,8 @@ help:
 	@echo 'make demo                the main job on real parts: stock and lossless migrations'
 	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
 	@echo 'make lab-sweep           a table: migrations over rates and TAP queue lengths (long)'
+	@echo 'make libvirt SCENARIO=NAME  migrate by real libvirt; make libvirt-list names scenarios'
+	@echo 'make libvirt-sweep       all of them, and several packet rates: a table (long)'
 	@echo 'make lab-shell           a prompt in the lab'
 	@echo 'make bench               measure (BENCH="capture inject": some of it; QUICK=1: shorter)'
 	@echo 'make series              write the mailable series to build/series, and check it'

@@ -112,6 +112,24 @@ static inline int socket_connect(const char *path)
     return fd;
 }
 
+static inline int socket_accept(const char *path)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), peer;
+
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
+        listen(fd, 1)) {
+        fail("%s", path);
+    }
+    peer = accept(fd, NULL, NULL);
+    if (peer < 0) {
+        fail("%s", path);
+    }
+    close(fd);
+    return peer;
+}
+
 /* No program outlives the driver; sleeps end on time. */
 static inline void program_init(void)
 {

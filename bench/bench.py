@@ -23,7 +23,8 @@ from results import Results, table  # noqa: E402
 from rig import BenchError, Env, run  # noqa: E402
 
 # Each is a module run_GROUP with a function run(env, results).
-GROUPS = ("capture", "inject", "mainloop", "memory", "guest", "scale", "handover", "lab")
+GROUPS = ("capture", "inject", "alternative", "mainloop", "memory", "guest", "scale", "handover",
+          "lab")
 INSIDE = "BENCH_INSIDE"
 
 

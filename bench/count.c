@@ -9,7 +9,9 @@
 #include "bench.h"
 #include <arpa/inet.h>
 #include <getopt.h>
+#include <linux/if_tun.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 
 #define SOURCES_MAX 64
 #define READ_BYTES (256 * 1024)
@@ -24,6 +26,7 @@ static const char usage[] =
 "  -v        the stream tells the length of vnet headers\n"
 "  -q        look at the packets' numbers\n"
 "  -r RATE   read so many bytes a second only\n"
+"  -w FILE   write them there, too: a stream that tells vnet headers\n"
 "  -c FILE   counters\n";
 
 typedef enum Format { STREAM, STREAM_VNET, PCAP, TAP } Format;
@@ -42,6 +45,19 @@ static uint64_t rate;
 static uint64_t bytes_read;
 static uint8_t *seen;           /* one bit a number */
 static uint64_t highest;        /* number, plus 1 */
+static FILE *record;
+static int tap_hdr_len;         /* of vnet headers; QEMU sets what its NIC has */
+
+/* @packet: behind its vnet header of @hdr_len bytes, which @len includes */
+static void record_packet(const uint8_t *packet, size_t hdr_len, size_t len)
+{
+    uint32_t lens[2] = { htonl(len), htonl(hdr_len) };
+
+    if (record && (fwrite(lens, sizeof(lens), 1, record) != 1 ||
+                   fwrite(packet - hdr_len, len, 1, record) != 1)) {
+        fail("writing packets");
+    }
+}
 
 static void check_number(const uint8_t *packet, size_t len)
 {
@@ -68,12 +84,18 @@ static void check_number(const uint8_t *packet, size_t len)
     }
 }
 
+/* What precedes a packet and its vnet header */
+static size_t fixed_prefix(void)
+{
+    return format == STREAM ? 4 : format == STREAM_VNET ? 8 : 16;
+}
+
 /* Return: length of the frame at @p, 0 if it is not whole */
 static size_t parse(const uint8_t *p, size_t have, size_t *prefix)
 {
     uint32_t len, hdr_len = 0;
 
-    *prefix = format == STREAM ? 4 : format == STREAM_VNET ? 8 : 16;
+    *prefix = fixed_prefix();
     if (have < *prefix) {
         return 0;
     }
@@ -110,6 +132,8 @@ static void take_stream(Source *s, size_t got)
         if (numbered) {
             check_number(s->buf + pos + prefix, frame - prefix);
         }
+        record_packet(s->buf + pos + prefix, prefix - fixed_prefix(),
+                      frame - fixed_prefix());
         bytes += frame - prefix;
         packets++;
         pos += frame;
@@ -136,9 +160,10 @@ static void take(Source *s)
     bytes_read += ret;
     if (format == TAP) {
         if (numbered) {
-            check_number(s->buf + 10, ret - 10);
+            check_number(s->buf + tap_hdr_len, ret - tap_hdr_len);
         }
-        count->bytes += ret - 10;
+        record_packet(s->buf + tap_hdr_len, tap_hdr_len, ret);
+        count->bytes += ret - tap_hdr_len;
         count->packets++;
     } else {
         take_stream(s, ret);
@@ -156,22 +181,14 @@ static void slow_down(void)
     }
 }
 
-static int socket_accept(const char *path)
+static FILE *create(const char *path)
 {
-    struct sockaddr_un addr = { .sun_family = AF_UNIX };
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0), peer;
+    FILE *file = fopen(path, "w");
 
-    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
-        listen(fd, 1)) {
+    if (!file) {
         fail("%s", path);
     }
-    peer = accept(fd, NULL, NULL);
-    if (peer < 0) {
-        fail("%s", path);
-    }
-    close(fd);
-    return peer;
+    return file;
 }
 
 /* Many reads for one poll, where packets come one by one. */
@@ -212,6 +229,9 @@ static void run(Source *sources, unsigned n)
             slow_down();
         }
         count->last_ns = now_ns();
+        if (record) {
+            fflush(record);
+        }
     }
 }
 
@@ -222,7 +242,7 @@ int main(int argc, char **argv)
     int opt, fd = -1;
 
     program_init();
-    while ((opt = getopt(argc, argv, "u:l:pt:vqr:c:")) != -1) {
+    while ((opt = getopt(argc, argv, "u:l:pt:vqr:w:c:")) != -1) {
         switch (opt) {
         case 'u': fd = socket_connect(optarg); break;
         case 'l': fd = socket_accept(optarg); break;
@@ -231,6 +251,7 @@ int main(int argc, char **argv)
         case 'v': format = STREAM_VNET; break;
         case 'q': numbered = true; break;
         case 'r': rate = number(optarg); break;
+        case 'w': record = create(optarg); break;
         case 'c': count = counters_open(optarg); break;
         default: fputs(usage, stderr); return 2;
         }
@@ -247,7 +268,9 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return 2;
     }
-    if (format == TAP && fcntl(sources[0].fd, F_SETFL, O_NONBLOCK)) {
+    if (format == TAP &&
+        (fcntl(sources[0].fd, F_SETFL, O_NONBLOCK) ||
+         ioctl(sources[0].fd, TUNGETVNETHDRSZ, &tap_hdr_len))) {
         fail("TAP");
     }
     seen = numbered ? calloc(SEQ_MAX / 8, 1) : NULL;

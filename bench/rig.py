@@ -102,7 +102,7 @@ class Tap:
     """A TAP device; it goes with the last descriptor. Nobody reads it unless told to."""
 
     def __init__(self, name: str, queue: int = 1000, offloads: bool = False) -> None:
-        self.name = name
+        self.name, self.offloads = name, offloads
         self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
         fcntl.ioctl(self.fd, TUNSETIFF, request)
@@ -111,6 +111,19 @@ class Tap:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+ETH_P_ALL = 3
+SO_RCVBUFFORCE = 33
+PACKET_MEMORY = 16 << 20    # what each way to capture may hold: the default of a capture's ring
+
+
+def packet_socket(ifname: str, protocol: int = 0) -> socket.socket:
+    """Bound to an interface; @protocol 0: receives nothing."""
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, PACKET_MEMORY)
+    opened.bind((ifname, protocol))
+    return opened
 
 
 class Process:
@@ -199,6 +212,13 @@ class Qmp:
             if "error" in reply:
                 raise BenchError(f"{command}: {reply['error']['desc']}")
 
+    def pass_fd(self, name: str, fd: int) -> None:
+        command = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}) + "\n"
+        socket.send_fds(self.socket, [command.encode()], [fd])
+        reply = json.loads(self.file.readline())
+        if "error" in reply:
+            raise BenchError(f"getfd: {reply['error']['desc']}")
+
     def close(self) -> None:
         self.file.close()
         self.socket.close()
@@ -286,6 +306,17 @@ class Qemu(Process):
 
     def redirector(self, name: str, **properties: Any) -> None:
         self.qmp("object-add", **{"qom-type": "filter-redirector", "id": name, **properties})
+
+    def add_dgram(self, name: str, packets: socket.socket) -> None:
+        """A netdev "dgram" on a packet socket, with a hub for a peer. QEMU can't describe such an
+        address, and answers with an error; but it makes the netdev, which works."""
+        self.qmp.pass_fd(name, packets.fileno())
+        try:
+            self.qmp("netdev_add", type="dgram", id=name, local={"type": "fd", "str": name})
+        except BenchError as error:
+            if "unsupported" not in str(error):
+                raise
+        self.qmp("netdev_add", type="hubport", id=f"{name}h", hubid=99, netdev=name)
 
     def stats(self, name: str) -> dict[str, Any]:
         for info in self.qmp("query-filter-redirectors"):

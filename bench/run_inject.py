@@ -7,9 +7,11 @@ A reader empties the TAP on one processor; who injects has the other one. What a
 import struct
 import time
 from pathlib import Path
+from typing import Callable
 
 from results import Results
-from rig import MEASURED, OFFERER, Counters, Env, Process, Qemu, Tap, settled, undisturbed, wait_until
+from rig import (MEASURED, OFFERER, Counters, Env, Process, Qemu, Tap, packet_socket, settled,
+                 undisturbed, wait_until)
 
 QUEUE = 1000            # the kernel's default
 REPLAYED = 100000       # packets in tcpreplay's file
@@ -27,27 +29,60 @@ def write_pcap(path: Path, size: int, packets: int) -> None:
             file.write(struct.pack("=IIII", 0, 0, size, size) + packet)
 
 
-def start_qemu(env: Env, tap: Tap) -> Qemu:
-    """QEMU, whose out_netdev is the TAP."""
-    path = env.path("stream")
-    qemu = Qemu(env, [tap], ["-chardev", f"socket,id=in0,path={path},server=on,wait=off"])
-    qemu.redirector("f0", netdev="n0", indev="in0", out_netdev="n0", vnet_hdr_support=True)
-    qemu.stream = path
-    return qemu
+class Injection:
+    """One way to inject into a TAP, from a stream of packets. `process` is what is measured; who
+    has `options` of the program "offer" instead of a `path` injects itself."""
+
+    def __init__(self, env: Env, way: str, tap: Tap) -> None:
+        self.path: Path | None = None
+        self.options = ["-v", "12"]
+        self.told: Callable[[], int] = lambda: 0    # packets lost, as the way itself tells
+        self.process: Process | None = None
+        getattr(self, f"_start_{way}")(env, tap)
+
+    def _start_endpoint(self, env: Env, tap: Tap) -> None:
+        self.path = env.path("stream")
+        self.process = qemu = self._qemu(env, tap)
+        qemu.redirector("f0", netdev="n0", indev="in0", out_netdev="n0", vnet_hdr_support=True)
+        self.told = lambda: int(qemu.stats("f0")["output"]["stats"]["lost"])
+
+    def _start_dgram(self, env: Env, tap: Tap) -> None:
+        """captures.py says what these are."""
+        self.path, self.options = env.path("stream"), []
+        self.process = qemu = self._qemu(env, tap)
+        with packet_socket(tap.name) as packets:
+            qemu.add_dgram("dgram0", packets)
+        qemu.redirector("f0", netdev="dgram0", queue="rx", indev="in0")
+
+    def _qemu(self, env: Env, tap: Tap) -> Qemu:
+        return Qemu(env, [tap], ["-chardev", f"socket,id=in0,path={self.path},server=on,wait=off"])
+
+    def _start_chardev(self, env: Env, tap: Tap, *options: str) -> None:
+        self.path = env.path("stream")
+        self.options = ["-v", "10"] if options else []
+        counters = env.counters()
+        self.process = env.start("chardev", "-i", tap.name, "-l", str(self.path), *options,
+                                 counters=counters, cpu=MEASURED)
+        wait_until(self.path.exists, 5, "the chardev's socket")
+        time.sleep(0.05)
+
+    def _start_chardev_vnet(self, env: Env, tap: Tap) -> None:
+        self._start_chardev(env, tap, "-v")
+
+    def _start_bare(self, env: Env, tap: Tap) -> None:
+        self.options = ["-i", tap.name, "-b"]
 
 
-def measured(env: Env, qemu: Qemu | None, tap: Tap, running: list[Process], arrived: Counters,
+def measured(env: Env, injection: Injection, running: list[Process], arrived: Counters,
              size: int, seconds: float) -> Numbers:
     """The rate in the middle of the time, what it cost, and what has not arrived at the end."""
     sent = env.counters()
-    options = ["-s", str(size), "-t", str(seconds)]
-    if qemu:    # the stream's sender is the reader's neighbour
-        running.append(env.start("offer", "-u", str(qemu.stream), "-v", "12", *options,
-                                 counters=sent, cpu=OFFERER))
-    else:
-        running.append(env.start("offer", "-i", tap.name, "-b", *options, counters=sent,
-                                 cpu=MEASURED))
-    process = qemu or running[-1]
+    options = [*injection.options, "-s", str(size), "-t", str(seconds)]
+    if injection.path:  # the stream's sender is the reader's neighbour
+        options += ["-u", str(injection.path)]
+    running.append(env.start("offer", *options, counters=sent,
+                             cpu=OFFERER if injection.path else MEASURED))
+    process = injection.process or running[-1]
     time.sleep(seconds / 2)
     cpu, packets, begin = process.cpu_ns(), arrived.packets, time.monotonic()
     time.sleep(seconds / 4)
@@ -56,21 +91,22 @@ def measured(env: Env, qemu: Qemu | None, tap: Tap, running: list[Process], arri
     cpu = process.cpu_ns() - cpu
     wait_until(lambda: bool(sent.done), seconds + 20, "the end of the packets")
     settled(arrived)
-    return {"pps": packets / took, "ns": cpu / max(1, packets),
-            "lost": sent.packets - arrived.packets + arrived.repeated}
+    lost = sent.packets - arrived.packets + arrived.repeated
+    return {"pps": packets / took, "ns": cpu / max(1, packets), "lost": lost,
+            "loss": lost / sent.packets}
 
 
 def inject(env: Env, way: str, size: int, seconds: float) -> Numbers:
-    tap, arrived = Tap("binject", QUEUE), env.counters()
-    qemu = start_qemu(env, tap) if way == "endpoint" else None
-    running: list[Process] = [qemu] if qemu else []
+    tap, arrived = Tap("binject", QUEUE, size > 1514), env.counters()
+    injection = Injection(env, way, tap) if way != "tcpreplay" else None
+    running = [injection.process] if injection and injection.process else []
     running.append(env.start("count", "-q", "-t", str(tap.fd), counters=arrived, cpu=OFFERER,
                              fds=(tap.fd,)))
     time.sleep(0.1)
     try:
-        if way == "tcpreplay":
+        if not injection:
             return replay(env, tap, arrived, size, seconds)
-        return measured(env, qemu, tap, running, arrived, size, seconds)
+        return measured(env, injection, running, arrived, size, seconds)
     finally:
         for process in running:
             process.end()

@@ -7,7 +7,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "qapi/qapi-commands-filter-redirector.h"
+#include "qapi/qapi-commands-net.h"
 #include "qapi/qapi-types-common.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"

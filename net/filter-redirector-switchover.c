@@ -9,7 +9,7 @@
 #include "qemu/osdep.h"
 #include "filter-redirector-switchover.h"
 
-/* The phase that a run state alone tells, or PHASE_STOPPED: one of several. */
+/* The phase that a run state tells, if the migration does not know better. */
 static SwitchoverPhase phase_of(RunState state)
 {
     switch (state) {
@@ -24,10 +24,18 @@ static SwitchoverPhase phase_of(RunState state)
 }
 
 /*
- * The phases of a machine that is stopped.  A machine that runs has one phase
- * only, whatever its migration does: a background snapshot, for one, completes
- * without anybody having left.
+ * Only a migration that has stopped the machine itself takes its guest away.
+ * Others complete, too, and nobody has left: a background snapshot, or COLO
+ * that lost the other host.  QEMU tells it some time later, and by then
+ * somebody may have stopped the machine.
  */
+static bool stopped_by_migration(RunState state)
+{
+    return state == RUN_STATE_FINISH_MIGRATE ||
+           state == RUN_STATE_POSTMIGRATE;
+}
+
+/* The phases of a machine that its migration has stopped. */
 static const SwitchoverPhase next[][SWITCHOVER__MAX] = {
     [PHASE_STOPPED] = {
         [SWITCHOVER_RUN_STATE]    = PHASE_STOPPED,
@@ -77,7 +85,7 @@ SwitchoverPhase switchover_next(SwitchoverPhase phase, SwitchoverEvent event,
 {
     SwitchoverPhase told = phase_of(state);
 
-    if (told != PHASE_STOPPED) {
+    if (told != PHASE_STOPPED || !stopped_by_migration(state)) {
         return told;
     }
     if (phase == PHASE_RUNNING || phase == PHASE_INCOMING) {

@@ -19,6 +19,9 @@
 /* How often to ask whether the guest has left, microseconds. */
 #define LEAVING_US (10 * 1000)
 
+/* Migrations that stay on this host. */
+#define LOCAL_MODES ((BIT(MIG_MODE__MAX) - 1) & ~BIT(MIG_MODE_NORMAL))
+
 static const char *filter_id(NetFilterState *nf)
 {
     return object_get_canonical_path_component(OBJECT(nf)) ?: "";
@@ -422,7 +425,7 @@ static void start(Redirector *r)
     migration_add_notifier(&r->migration, redirector_migration);
     migration_add_notifier_modes(&r->local_migration,
                                  redirector_local_migration,
-                                 (BIT(MIG_MODE__MAX) - 1) & ~BIT(MIG_MODE_NORMAL));
+                                 LOCAL_MODES);
     r->netdev_removed.notify = redirector_netdev_removed;
     qemu_add_netdev_removed_notifier(&r->netdev_removed);
     r->phase = PHASE_STOPPED;

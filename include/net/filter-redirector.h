@@ -16,34 +16,33 @@
 /*
  * A redirector has an input and an output.  Each is a character device, the
  * filter chain of the netdev it sits on, or a packet socket on the interface
- * of a TAP netdev.  net/filter-mirror.c has the redirector between character
- * devices and the chain; it leaves all work to this module once one of the
- * properties in_netdev, out_netdev and enable_when_stopped is in use (the
- * redirector is "extended").
+ * of a TAP netdev.  These functions are for the object that it belongs to;
+ * what is behind them is told in net/filter-redirector-end.h.
  *
- * On these paths QEMU's main loop never waits for a receiver: what can't be
- * passed on stays in the capture ring, in the TAP's queue or with the sender.
+ * QEMU's main loop never waits for a receiver: what can't be passed on stays
+ * in the capture ring, in the TAP's queue, with the sender, or in a bounded
+ * queue.
  *
  * All functions belong to the main loop, or to who holds the BQL.
  */
 typedef struct Redirector Redirector;
 
 /**
- * filter_redirector_get() - The extension of a filter-redirector object
+ * filter_redirector_get() - The redirector of a filter-redirector object
  * @obj: object of type TYPE_FILTER_REDIRECTOR
  *
- * Provided by net/filter-mirror.c.
+ * Provided by who defines the type.
  */
 Redirector *filter_redirector_get(Object *obj);
 
 /**
- * redirector_new() - Make an extension with default properties
+ * redirector_new() - Make a redirector with default properties
  */
 Redirector *redirector_new(void);
 
 /**
- * redirector_free() - Stop and free an extension
- * @r: extension, in any state of set-up, or NULL
+ * redirector_free() - Stop and free a redirector
+ * @r: redirector, in any state of set-up, or NULL
  */
 void redirector_free(Redirector *r);
 
@@ -56,7 +55,7 @@ void redirector_class_init(ObjectClass *oc);
 /**
  * redirector_is_extended() - Is one of the properties in use that make it more
  *                            than a redirector between chardevs and the chain?
- * @r: extension
+ * @r: redirector
  */
 bool redirector_is_extended(const Redirector *r);
 
@@ -70,13 +69,11 @@ bool redirector_can_change(Object *obj, const char *name, Error **errp);
 
 /**
  * redirector_check() - Check the combination of properties
- * @r: extension
+ * @r: redirector
  * @nf: the filter
  * @indev: id of the input chardev, or NULL
  * @outdev: id of the output chardev, or NULL
  * @errp: set if it isn't allowed; the message names the object
- *
- * For every redirector, extended or not.
  *
  * Return: true if it is allowed
  */
@@ -84,8 +81,8 @@ bool redirector_check(Redirector *r, NetFilterState *nf, const char *indev,
                       const char *outdev, Error **errp);
 
 /**
- * redirector_setup() - Open the ends of an extended redirector
- * @r: extension, checked
+ * redirector_setup() - Open a redirector's ends
+ * @r: redirector, checked
  * @nf: the filter, its netdev is known
  * @indev: id of the input chardev, or NULL
  * @outdev: id of the output chardev, or NULL
@@ -98,13 +95,13 @@ void redirector_setup(Redirector *r, NetFilterState *nf, const char *indev,
 
 /**
  * redirector_status_changed() - Begin or stop to work, as the filter says
- * @r: extension, in any state of set-up
+ * @r: redirector, in any state of set-up
  */
 void redirector_status_changed(Redirector *r);
 
 /**
  * redirector_receive_iov() - Take a packet that the filter chain brings
- * @r: extension, set up
+ * @r: redirector, set up
  * @sender: net client that sends it
  * @flags: QEMU_NET_PACKET_FLAG_*
  * @iov: packet, behind a vnet header of the netdev's length (unless the flags

@@ -7,37 +7,29 @@ Words, the same everywhere (per direction):
   delivered   different packets that arrived, each counted once
   lost        sent - delivered
   duplicated  arrivals of a packet that had arrived before
+  stale       those of them that came on one machine and before on another
   reordered   arrivals of a packet after one of its flow with a higher number (first arrivals only)
   gap         time between one arrival and the next
-  latency     from sending to the first arrival, on the lab's clock
+  latency     from sending to the first arrival, on the lab's clock; around the switchover: of
+              packets sent from when the guest stopped until a second after it went on
+
+Flooded (broadcast) packets are counted by themselves, under "flooded"; all other figures are of the
+others.
 """
 
-import csv
 import importlib.util
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from image import guest
+from packets import Arrival, read_packets
+from trace import diagnosis, suspects_of
 
 MS = 1_000_000
-
-
-@dataclass
-class Arrival:
-    number: int
-    sent_ns: int
-    arrived_ns: int
-    damaged: bool
-
-
-def read_csv(path: Path) -> list[Arrival]:
-    if not path.exists():       # a scenario without traffic in that direction
-        return []
-    with path.open() as file:
-        return [Arrival(int(row["number"]), int(row["sent_ns"]), int(row["arrived_ns"]),
-                        row["damaged"] != "0") for row in csv.DictReader(file)]
+AROUND_NS = 1_000 * MS
 
 
 @dataclass
@@ -73,53 +65,62 @@ class GuestClock:
         return guest_ns
 
 
-def percentile(values: list[float], percent: float) -> float | None:
-    if not values:
-        return None
-    return sorted(values)[min(len(values) - 1, int(len(values) * percent / 100))]
-
-
 class Order:
     """Counts the numbers that come after a higher one of their flow."""
 
     def __init__(self, flows: int) -> None:
         self._flows = flows
-        self._highest: dict[tuple[bool, int], int] = {}
-        self.reordered = 0
+        self._highest: dict[tuple[int, int], int] = {}
+        self.reordered: list[int] = []
 
     def add(self, number: int) -> None:
-        flow = (number >= guest.FIRST_INJECTED, number % self._flows)
+        flow = (number >> 32, number % self._flows)     # injected and flooded: a kind each
         highest = self._highest.get(flow, -1)
-        self.reordered += number < highest
+        if number < highest:
+            self.reordered.append(number)
         self._highest[flow] = max(highest, number)
 
 
-def figures(sent: list[Arrival], arrivals: list[Arrival], flows: int) -> dict[str, Any]:
-    """The counts and times of one direction; `arrivals` in the order they came."""
-    seen: set[int] = set()
+def figures(sent: list[Arrival], arrivals: list[Arrival], flows: int,
+            moves: list[tuple[int, int]]) -> dict[str, Any]:
+    """The counts and times of one direction; `arrivals` in the order they came. The suspects are
+    sets of numbers, for a diagnosis."""
+    first: dict[int, Arrival] = {}
     order = Order(flows)
-    duplicated = 0
-    latencies = []
+    doubled: list[int] = []
+    stale = 0
     for arrival in arrivals:
-        if arrival.number in seen:
-            duplicated += 1
+        before = first.get(arrival.number)
+        if before:
+            doubled.append(arrival.number)
+            stale += before.machine != arrival.machine
             continue
-        seen.add(arrival.number)
+        first[arrival.number] = arrival
         order.add(arrival.number)
-        latencies.append((arrival.arrived_ns - arrival.sent_ns) / MS)
     times = sorted(arrival.arrived_ns for arrival in arrivals)
     gaps = [(later - earlier, earlier) for earlier, later in zip(times, times[1:])]
     longest, at = max(gaps, default=(0, 0))
-    missing = [packet.number for packet in sent if packet.number not in seen]
+    missing = [packet.number for packet in sent if packet.number not in first]
+    damaged = [arrival.number for arrival in arrivals if arrival.damaged]
     return {
-        "sent": len(sent), "delivered": len(seen), "lost": len(missing),
-        "duplicated": duplicated, "reordered": order.reordered,
-        "damaged": sum(arrival.damaged for arrival in arrivals),
+        "sent": len(sent), "delivered": len(first), "lost": len(missing),
+        "duplicated": len(doubled), "stale": stale, "reordered": len(order.reordered),
+        "damaged": len(damaged),
         "longest_gap_ms": round(longest / MS, 1), "longest_gap_at_ns": at,
-        "latency_ms": {f"p{p}": round(value, 2) for p in (50, 90, 99, 100)
-                       if (value := percentile(latencies, p)) is not None},
+        "latency_ms": percentiles(first.values(), (50, 90, 99, 100)),
+        "switchover_latency_ms": percentiles(
+            (a for a in first.values()
+             if any(stop <= a.sent_ns < go + AROUND_NS for stop, go in moves)), (50, 99)),
         "lost_numbers": ranges(missing),
+        "suspects": {"lost": set(missing), "duplicated": set(doubled),
+                     "reordered": set(order.reordered), "damaged": set(damaged)},
     }
+
+
+def percentiles(arrivals: Iterable[Arrival], wanted: tuple[int, ...]) -> dict[str, float]:
+    values = sorted((a.arrived_ns - a.sent_ns) / MS for a in arrivals)
+    return {f"p{p}": round(values[min(len(values) - 1, len(values) * p // 100)], 2)
+            for p in wanted if values}
 
 
 def ranges(numbers: list[int]) -> list[list[int]]:
@@ -148,32 +149,64 @@ def moves_of(record: dict[str, Any]) -> list[tuple[int, int]]:
 
 def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Figures of both directions, all times on the lab's clock; writes arrivals.csv as well."""
-    to_sent, to_arrived = (read_csv(folder / f"to-guest.{name}.csv")
-                           for name in ("sent", "arrived"))
-    from_sent, from_arrived = (read_csv(folder / f"from-guest.{name}.csv")
-                               for name in ("sent", "arrived"))
-    injected = read_csv(folder / "injected.sent.csv")
+    to_sent, to_arrived, from_sent, from_arrived, injected = (
+        read_packets(folder, name) for name in ("to-guest.sent", "to-guest.arrived",
+                                                "from-guest.sent", "from-guest.arrived",
+                                                "injected.sent"))
     to_sent += injected
     flows = guest.flows(record["parameters"]["queues"])
     moves = moves_of(record)
-    clock = GuestClock(to_arrived, moves)
-    for arrival in to_arrived:
-        arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
-    for packet in from_sent + from_arrived:
-        packet.sent_ns = clock.lab_ns(packet.sent_ns)
+    if record["parameters"]["guest"] == "linux":    # the program has the lab's clock
+        clock = GuestClock(to_arrived, moves)
+        for arrival in to_arrived:
+            arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
+        for packet in from_sent + from_arrived:
+            packet.sent_ns = clock.lab_ns(packet.sent_ns)
     with (folder / "to-guest.aligned.csv").open("w") as out:
         out.write("number,sent_ns,arrived_ns\n")
         out.writelines(f"{a.number},{a.sent_ns},{a.arrived_ns}\n" for a in to_arrived)
-    to_guest = figures(to_sent, to_arrived, flows)
+    to_guest = figures(*unicast(to_sent, to_arrived), flows, moves)
+    flooded = figures(*flooded_only(to_sent, to_arrived), flows, moves)
+    from_guest = figures(from_sent, from_arrived, flows, moves)
+    text = diagnosis(folder, to_sent, to_arrived,
+                     {**suspects_of(to_guest, "to the guest"), **suspects_of(flooded, "flooded")},
+                     moves)
+    text += diagnosis(folder, from_sent, [], suspects_of(from_guest, "from the guest"), moves)
+    if text:
+        (folder / "diagnosis.txt").write_text(text)
+    for side in (to_guest, flooded, from_guest):
+        del side["suspects"]
     times = {packet.number: packet.sent_ns for packet in to_sent}
     to_guest["lost_sent_ns"] = [[times[first], times[last]]
                                 for first, last in to_guest["lost_numbers"]]
     # The guest is what migrates, so the figures at the top are the ones towards it.
-    keys = ("sent", "delivered", "lost", "duplicated", "reordered", "damaged", "longest_gap_ms")
+    keys = ("sent", "delivered", "lost", "duplicated", "stale", "reordered", "damaged",
+            "longest_gap_ms", "switchover_latency_ms")
     return {**{key: to_guest[key] for key in keys},
+            "rate_achieved": rate_of(to_sent),
             "downtime_ms": round(max((end - start for start, end in moves), default=0) / MS, 1),
-            "moves": moves, "to_guest": to_guest,
-            "from_guest": figures(from_sent, from_arrived, flows), "injected": len(injected)}
+            "moves": moves, "to_guest": to_guest, "flooded": flooded,
+            "from_guest": from_guest, "injected": len(injected)}
+
+
+def unicast(*lists: list[Arrival]) -> list[list[Arrival]]:
+    return [[p for p in packets if p.number < guest.FIRST_FLOODED] for packets in lists]
+
+
+def flooded_only(*lists: list[Arrival]) -> list[list[Arrival]]:
+    return [[p for p in packets if p.number >= guest.FIRST_FLOODED] for packets in lists]
+
+
+def rate_of(sent: list[Arrival]) -> int:
+    """Packets a second that were really sent: the lab may be slower than it was told to be."""
+    if len(sent) < 2:
+        return 0
+    times = [packet.sent_ns for packet in sent]
+    return round((len(sent) - 1) * 1e9 / max(1, max(times) - min(times)))
+
+
+def has_traffic(folder: Path) -> bool:
+    return any(folder.glob("to-guest.arrived.*"))
 
 
 def judge(scenario: Path, folder: Path) -> dict[str, Any]:
@@ -182,11 +215,12 @@ def judge(scenario: Path, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {key: record[key] for key in ("scenario", "parameters", "notes")}
     result["rate"] = record["parameters"]["rate"]
     error = record["notes"].get("error")
-    if (folder / "to-guest.arrived.csv").exists():
+    if has_traffic(folder):
         result.update(traffic_result(folder, record))
     result["parts"] = {part: {"folder": str(folder / part), **traffic_result(folder / part, record)}
                        for part in record["parts"]
-                       if (folder / part / "to-guest.arrived.csv").exists()}
+                       if has_traffic(folder / part)}
+    result["folder"] = str(folder)
     if error:
         result["checks"] = [(f"ran to its end: {error}", False)]
         return result
@@ -194,7 +228,6 @@ def judge(scenario: Path, folder: Path) -> dict[str, Any]:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    result["folder"] = str(folder)
     result["checks"] = [("ran to its end", True), *module.judge(result)]
     return result
 
@@ -212,11 +245,18 @@ def one_line(result: dict[str, Any]) -> str:
 def report(result: dict[str, Any]) -> str:
     lines = [f"{result['scenario']} at {result['rate']} packets/s: {one_line(result)}"]
     if "sent" in result:
-        for title, key in (("to the guest", "to_guest"), ("from the guest", "from_guest")):
+        lines.append(f"  {result['rate_achieved']} packets/s were really sent")
+        for title, key in (("to the guest", "to_guest"), ("flooded", "flooded"),
+                           ("from the guest", "from_guest")):
             side = result[key]
+            if not side["sent"]:
+                continue
             latency = ", ".join(f"{name} {value}" for name, value in side["latency_ms"].items())
+            around = ", ".join(f"{name} {value}"
+                               for name, value in side["switchover_latency_ms"].items())
             lines.append(f"  {title}: sent {side['sent']}, lost {side['lost']}, "
-                         f"duplicated {side['duplicated']}, reordered {side['reordered']}, "
-                         f"latency in ms: {latency}")
+                         f"duplicated {side['duplicated']} ({side['stale']} stale), "
+                         f"reordered {side['reordered']}, latency in ms: {latency}"
+                         + (f"; around the switchover: {around}" if around else ""))
     lines += [f"  {'ok    ' if good else 'NOT OK'} {text}" for text, good in result["checks"]]
     return "\n".join(lines)

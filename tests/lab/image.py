@@ -33,6 +33,8 @@ FIRMWARE = ("bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 PYTHON_SKIP = frozenset({"test", "idlelib", "tkinter", "ensurepip", "lib2to3", "pydoc_data",
                          "turtledemo", "distutils", "dist-packages", "site-packages"})
 TRAFFIC_SOURCES = ("traffic.c", "queues.c")
+PROGRAM = HERE / "program"      # the guest that needs no processor, and what goes with it
+DRIVER = HERE.parent / "qtest/filter-redirector-guest.c"
 SNAPSHOT_BOOT_S = 60
 
 
@@ -69,8 +71,8 @@ class Image:
         self.kernel = folder / "vmlinuz"
         self.base = folder / "base.cpio"
         self.guest_initrd = folder / "guest.cpio"
-        self.snapshot = self._snapshot_path(1)
         self.traffic = folder / "traffic"
+        self.program = folder / "lab-net"
         self.firmware = folder / "firmware"
 
     def _snapshot_path(self, queues: int) -> Path:
@@ -89,24 +91,28 @@ class Image:
 
     def make(self) -> None:
         """Makes what is missing or out of date."""
+        self._make_parts()
+        self._product(self.program, [*sorted(PROGRAM.rglob("*.[ch]")), DRIVER,
+                                     DRIVER.with_suffix(".h")], self._compile_program)
+        self._product(self.guest_initrd,
+                      [self.kernel, self.traffic, HERE / "guest-init", HERE / "image.py",
+                       HERE / "cpio.py", HERE / "inside/guest.py"], self._make_guest_initrd)
+        self._copy_firmware()
+        self._product(self.base,
+                      [self.kernel, self.traffic, self.program, self.qemu,
+                       HERE / "image.py", HERE / "cpio.py", HERE / "lab-init", sys.version],
+                      self._make_base)
+
+    def _make_parts(self) -> None:
+        """The kernel and the traffic program: what every guest needs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         packages = self._packages()
         self._product(self.kernel, [*packages], lambda: self._unpack(packages))
         self._product(self.traffic, [HERE / name for name in (*TRAFFIC_SOURCES, "queues.h")],
                       self._compile_traffic)
-        self._product(self.guest_initrd,
-                      [self.kernel, self.traffic, HERE / "guest-init", HERE / "image.py",
-                       HERE / "cpio.py", HERE / "inside/guest.py"], self._make_guest_initrd)
-        self._copy_firmware()
-        self.guest_snapshot(1)
-        self._product(self.base,
-                      [self.kernel, self.guest_initrd, self.traffic, self.qemu, self.snapshot,
-                       HERE / "image.py", HERE / "cpio.py", HERE / "lab-init", sys.version],
-                      self._make_base)
 
     def guest_snapshot(self, queues: int) -> Path:
-        """The saved guest with so many queues, made if missing or out of date. The lab's base has
-        the one with a single queue."""
+        """The saved Linux guest with so many queues, made if missing or out of date."""
         path = self._snapshot_path(queues)
         self._product(path, [self.kernel, self.guest_initrd, self.qemu, HERE / "inside/guest.py"],
                       lambda: self._make_snapshot(path, queues))
@@ -192,6 +198,11 @@ class Image:
     def _compile_traffic(self) -> None:
         subprocess.run([need("cc", "gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-s",
                         "-o", self.traffic, *(HERE / name for name in TRAFFIC_SOURCES)], check=True)
+
+    def _compile_program(self) -> None:
+        subprocess.run([need("cc", "gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-s",
+                        "-I", PROGRAM / "include", "-o", self.program,
+                        *sorted(PROGRAM.glob("*.c")), DRIVER], check=True)
 
     def _add_busybox(self, archive: Archive) -> None:
         archive.file(self.folder / "root/bin/busybox", "bin/busybox")
@@ -292,7 +303,7 @@ class Image:
 
     # ---- the lab's initramfs ----
 
-    def _add_program(self, archive: Archive, program: Path, name: str) -> None:
+    def add_program(self, archive: Archive, program: Path, name: str) -> None:
         """Adds a program with its shared libraries."""
         archive.file(program, name)
         listing = subprocess.run(["ldd", program], text=True, capture_output=True,
@@ -301,6 +312,14 @@ class Image:
             raise LabError(f"{program} lacks shared libraries:\n{listing}")
         for library in re.findall(r"(?:=> |^\t)(/\S+)", listing, re.MULTILINE):
             archive.file(Path(library))
+
+    def built(self, name: str) -> Path:
+        """A file of QEMU's build folder."""
+        path = self.qemu.parent / name
+        if not path.is_file():
+            raise LabError(f"{path} does not exist: build it with 'ninja -C {self.qemu.parent} "
+                           f"{name}'")
+        return path
 
     def _stripped_qemu(self) -> Path:
         target = self.folder / "qemu-stripped"
@@ -315,19 +334,17 @@ class Image:
             self._add_modules(archive, self._modules(LAB_MODULES))
             for name, package in (("ip", "iproute2"), ("bridge", "iproute2"),
                                   ("setpriv", "util-linux")):
-                self._add_program(archive, Path(need(name, package)).resolve(),
+                self.add_program(archive, Path(need(name, package)).resolve(),
                                   f"usr/sbin/{name}")
             python = Path(sys.executable).resolve()
-            self._add_program(archive, python, "usr/bin/python3")
+            self.add_program(archive, python, "usr/bin/python3")
             stdlib = Path(sysconfig.get_path("stdlib"))
             archive.tree(stdlib, str(stdlib).lstrip("/"),
                          PYTHON_SKIP | {path.name for path in stdlib.glob("config-*")})
             for library in stdlib.glob("lib-dynload/_socket*.so"):
-                self._add_program(archive, library, str(library).lstrip("/"))
-            self._add_program(archive, self._stripped_qemu(), "usr/bin/qemu")
+                self.add_program(archive, library, str(library).lstrip("/"))
+            self.add_program(archive, self._stripped_qemu(), "usr/bin/qemu")
             archive.tree(self.firmware, "usr/share/lab-firmware")
             archive.file(self.traffic, "usr/bin/traffic")
-            archive.file(self.kernel, "guest/vmlinuz")
-            archive.file(self.guest_initrd, "guest/initrd")
-            archive.file(self.snapshot, "guest/snapshot")
+            archive.file(self.program, "usr/bin/lab-net")
             archive.close()

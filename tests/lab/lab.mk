@@ -9,6 +9,9 @@ QEMU ?= $(BUILD)/qemu-system-x86_64
 LAB_PYTHON ?= /usr/bin/python3
 LAB = $(LAB_PYTHON) tests/lab/lab.py --build $(BUILD) --qemu $(QEMU)
 
+# A test of QEMU's that runs inside the lab, too.
+LAB_QTEST = tests/qtest/filter-redirector-vhost-test
+
 .PHONY: lab lab-shell lab-list lab-sweep demo check-lab
 
 lab: all
@@ -27,4 +30,5 @@ demo: all
 	@$(LAB) demo $(LAB_ARGS)
 
 check-lab: all
+	@ninja -C $(OBJ) $(NINJAFLAGS) $(LAB_QTEST)
 	@$(LAB) check $(LAB_ARGS)

@@ -10,8 +10,8 @@
   lab.py check [name=value..]         the scenarios of "make check", TAP output
   lab.py demo [name=value..]          migrations with and without redirector, a table and a plot
   lab.py sweep [SCENARIO..] [name=value,value..]
-                                      each scenario (default: all migrations) with each of the
-                                      values (default: rate=200,500 queue=1000,10000): a table,
+                                      each scenario with each combination of the values; without
+                                      any, the table of the documentation (half an hour): a table,
                                       written to BUILD/lab/sweep after each run
 
 Options: --build DIR (default build), --qemu FILE (default BUILD/qemu-system-x86_64).
@@ -47,24 +47,52 @@ BOOT_LIMIT_S = 90               # until the lab's first line
 TIME_LIMIT_S = 300              # of a whole run, unless the scenario sets its own
 KVM_PROBE_S = 10
 CONSOLE_TAIL = 40
+DIAGNOSIS_HEAD = 40
 MAX_QUEUES = 8
 
 # What every scenario can be given; a scenario's own PARAMETERS come on top.
 PARAMETERS: dict[str, Any] = {
-    "rate": 200,        # packets a second to the guest
-    "back": 20,         # packets a second from the guest
-    "size": 200,        # bytes of UDP payload
+    "guest": "program", # a program that needs no processor; or "linux", which is emulated
+    "rate": 5000,       # packets a second to the guest
+    "back": 200,        # packets a second from the guest
+    "size": 200,        # bytes of UDP payload; above 1472: TCP super-packets (program only)
+    "flooded": 10,      # of each 100 packets, so many are broadcast (program only)
     "queue": 10000,     # txqueuelen of the TAPs; the kernel's default is 1000
-    "before": 3.0,      # seconds of traffic before the scenario acts
-    "after": 6.0,       # seconds of traffic after it acted
+    "before": 1.5,      # seconds of traffic before the scenario acts
+    "after": 2.0,       # seconds of traffic after it acted
     "late": True,       # announce a moved guest only after the backlog was handed over
     "queues": 1,        # queue pairs of guest and TAP; with several, traffic of several flows
+    "spoil": "",        # "drop=N", "swap=N": what the hand-over's stream does to every Nth packet
     "vhost": True,      # off only to see the checks fail
 }
-SWEEP = {"rate": "200,500", "queue": "1000,10000"}
+# What an emulated guest can do, and the time it needs.
+LINUX = {"guest": "linux", "rate": 200, "back": 20, "before": 3.0, "after": 6.0}
 DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
-CHECKED = ("capture", "inject", "multiqueue", "unprivileged", "migrate-stock", "migrate-handover",
-           "migrate-capture", "manual")
+# What "make check" runs: scenarios, with parameters other than their own. A few with Linux, whose
+# network stack is as real as it gets; what needs rates, and all that is about order, with the program.
+CHECKED = (
+    "capture", "manual", "migrate-handover guest=linux", "unprivileged",
+    "qtest", "receive rate=20000", "inject", "multiqueue",
+    "migrate-stock", "migrate-handover", "migrate-handover size=65481 rate=500",
+    "migrate-capture", "migrate-cancel", "migrate-fail", "migrate-postcopy", "migrate-multifd",
+    "migrate-killed", "migrate-libvirt", "migrate-many", "spoilt", "spoilt spoil=swap=997",
+)
+# What "make lab-sweep" runs when not told: the table of docs/benchmarks.md.
+SWEEP = (
+    *(f"{name} rate={rate} queue={queue}" for rate in (1000, 5000, 10000, 20000)
+      for queue in (1000, 10000)
+      for name in ("migrate-stock", "migrate-handover", "migrate-libvirt")),
+    *(f"{name} size=65481 rate=500" for name in ("migrate-stock", "migrate-handover",
+                                                 "migrate-libvirt")),
+    "migrate-stock queues=4", "migrate-capture", "migrate-capture queues=4", "migrate-cancel",
+    "migrate-fail", "migrate-postcopy", "migrate-multifd", "migrate-killed",
+    "migrate-many rounds=100",
+)
+
+
+# What a scenario can set for those who run it: parameters, seconds, and programs of QEMU's build
+# folder that it needs inside (in /lab).
+CONSTANTS = ("PARAMETERS", "TIME_LIMIT_S", "PROGRAMS")
 
 
 def scenario_names() -> list[str]:
@@ -78,25 +106,29 @@ def scenario_path(name: str) -> Path:
 
 
 def scenario_constants(name: str) -> dict[str, Any]:
-    """The docstring and upper-case constants of a scenario, without running it."""
+    """A scenario's docstring and the CONSTANTS among its constants, without running it."""
     tree = ast.parse(scenario_path(name).read_text())
     found: dict[str, Any] = {"__doc__": ast.get_docstring(tree) or ""}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) \
-                and node.targets[0].id.isupper():
+                and node.targets[0].id in CONSTANTS:
             found[node.targets[0].id] = ast.literal_eval(node.value)
     return found
 
 
 def parameters_of(name: str, given: list[str]) -> dict[str, Any]:
     """Defaults, the scenario's own, then what the user gave as name=value."""
-    values = {**PARAMETERS, **scenario_constants(name).get("PARAMETERS", {})}
+    own = scenario_constants(name).get("PARAMETERS", {})
+    linux = "guest=linux" in given or own.get("guest") == "linux"
+    values = {**PARAMETERS, **(LINUX if linux else {}), **own}
     for item in given:
         key, _, text = item.partition("=")
         if key not in values:
             raise LabError(f"'{item}': {name} has no parameter '{key}'; it has: "
                            f"{', '.join(sorted(values))}")
         values[key] = parse_value(item, text, values[key])
+    if values["guest"] not in ("program", "linux"):
+        raise LabError(f"guest={values['guest']}: give program or linux")
     if not 1 <= values["queues"] <= MAX_QUEUES:
         raise LabError(f"queues={values['queues']}: give 1 to {MAX_QUEUES}")
     return values
@@ -224,8 +256,13 @@ def overlay(image: Image, target: Path, scenario: str, parameters: dict[str, Any
         archive = Archive(out)
         archive.tree(HERE / "inside", "lab", frozenset({"__pycache__"}))
         archive.tree(SCENARIOS, "lab/scenarios", frozenset({"__pycache__"}))
-        if parameters["queues"] > 1:
+        if parameters["guest"] == "linux":
+            archive.file(image.kernel, "guest/vmlinuz")
+            archive.file(image.guest_initrd, "guest/initrd")
             archive.file(image.guest_snapshot(parameters["queues"]), "guest/snapshot")
+        programs = scenario_constants(scenario).get("PROGRAMS", ()) if scenario else ()
+        for program in programs:
+            image.add_program(archive, image.built(program), f"lab/{Path(program).name}")
         archive.data("lab/manual.rst", MANUAL.read_bytes())
         archive.data("lab/parameters.json", json.dumps(parameters).encode())
         archive.data("lab/scenario" if scenario else "lab/shell", scenario.encode())
@@ -303,18 +340,33 @@ def check(image: Image, build: Path, given: list[str]) -> int:
             print(line, file=tap, flush=True)
 
         tell(f"1..{len(CHECKED)}")
-        for number, name in enumerate(CHECKED, 1):
+        for number, run in enumerate(CHECKED, 1):
+            name, *own = run.split()
             try:
-                result = run_scenario(image, name, given, build / "lab" / name)
+                result = run_scenario(image, name, [*own, *given],
+                                      build / "lab/check" / run.replace(" ", "_"))
                 problems = [text for text, good in result["checks"] if not good]
+                if problems:
+                    problems += diagnosis_of(result)
                 summary = analyse.one_line(result)
             except LabError as error:
                 problems, summary = str(error).splitlines(), "no result"
             failed += bool(problems)
-            tell(f"{'not ok' if problems else 'ok'} {number} - {name}: {summary}")
+            tell(f"{'not ok' if problems else 'ok'} {number} - {run}: {summary}")
             for problem in problems:
                 tell(f"#   {problem}")
     return 1 if failed else 0
+
+
+def diagnosis_of(result: dict[str, Any]) -> list[str]:
+    """The beginning of what is known about the packets that did not arrive as they should."""
+    found = []
+    for folder in (result["folder"], *(part["folder"] for part in result["parts"].values())):
+        path = Path(folder, "diagnosis.txt")
+        if path.exists():
+            lines = path.read_text().splitlines()
+            found += [f"{path}:", *lines[:DIAGNOSIS_HEAD]]
+    return found
 
 
 def demo(image: Image, build: Path, given: list[str]) -> int:
@@ -336,14 +388,20 @@ def demo(image: Image, build: Path, given: list[str]) -> int:
     return 1 if bad else 0
 
 
-def sweep(image: Image, build: Path, words: list[str]) -> int:
-    """Every scenario named with every combination of the values given."""
+def combinations(words: list[str]) -> list[tuple[str, list[str]]]:
+    """Every scenario named with every combination of the values given; all of SWEEP without any."""
+    if not words:
+        return [(run.split()[0], run.split()[1:]) for run in SWEEP]
     names = [word for word in words if "=" not in word] or \
             [name for name in scenario_names() if name.startswith("migrate-")]
-    choices = {**SWEEP, **dict(word.split("=", 1) for word in words if "=" in word)}
-    runs = [(name, [f"{key}={value}" for key, value in zip(choices, values)])
+    choices = dict(word.split("=", 1) for word in words if "=" in word)
+    return [(name, [f"{key}={value}" for key, value in zip(choices, values)])
             for values in itertools.product(*(text.split(",") for text in choices.values()))
             for name in names]
+
+
+def sweep(image: Image, build: Path, words: list[str]) -> int:
+    runs = combinations(words)
     for name, given in runs:
         parameters_of(name, given)      # a misspelt one is told before the first run
     target = build / "lab/sweep"
@@ -359,7 +417,7 @@ def sweep(image: Image, build: Path, words: list[str]) -> int:
             continue
         bad += [f"{label}: {text}" for text, good in result["checks"] if not good]
         if "sent" in result:
-            results.append(result)
+            results.append((label, result))
             text = report.sweep_table(results)
             (target / "table.txt").write_text(text + "\n")
             print(text, flush=True)

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from analyse import read_csv
 from image import LabError, need
+from packets import read_packets
 
 COLUMNS = (("sent", "sent"), ("delivered", "delivered"), ("lost", "lost"),
            ("duplicated", "duplicated"), ("reordered", "reordered"),
@@ -37,15 +37,24 @@ def table(results: list[dict[str, Any]]) -> str:
                     for run in results])
 
 
-def sweep_table(results: list[dict[str, Any]]) -> str:
-    """As table(), with the TAP queues' length and what overflowed there: packets that the kernel
-    dropped because the guest (or, while it was stopped, nobody) took none."""
-    return columns(
-        ["scenario", "packets/s", "queue", *(title for _, title in COLUMNS), "dropped by TAPs"],
-        [[run["scenario"], str(run["rate"]), str(run["parameters"]["queue"]),
-          *(str(run[key]) for key, _ in COLUMNS),
-          str(sum(value for name, value in run["notes"].items()
-                  if name.endswith("_tap_dropped")))] for run in results])
+def sweep_table(results: list[tuple[str, dict[str, Any]]]) -> str:
+    """A row for each run. "own": frames of the guest's own that came back to it; "dropped": what
+    the kernel dropped at full TAP queues because the guest (or, while it was stopped, nobody) took
+    none; "p50", "p99": the delay of what was sent around the switchover, in ms."""
+    heads = ["run", "rate", "sent", "lost", "doubled", "reordered", "flooded", "lost", "doubled",
+             "stale", "own", "gap", "downtime", "p50", "p99", "dropped", "checks"]
+    return columns(heads, [[label, *(str(value) for value in sweep_row(run))]
+                           for label, run in results])
+
+
+def sweep_row(run: dict[str, Any]) -> list[Any]:
+    flooded, delay = run["flooded"], run["switchover_latency_ms"]
+    dropped = sum(value for name, value in run["notes"].items() if name.endswith("_tap_dropped"))
+    return [run["rate_achieved"], run["sent"], run["lost"], run["duplicated"], run["reordered"],
+            flooded["sent"], flooded["lost"], flooded["duplicated"], flooded["stale"],
+            run["notes"].get("guest_counts", {}).get("own", "-"), run["longest_gap_ms"],
+            run["downtime_ms"], delay.get("p50", "-"), delay.get("p99", "-"), dropped,
+            "good" if all(good for _, good in run["checks"]) else "FAIL"]
 
 
 def write_summary(results: list[dict[str, Any]], path: Path) -> None:
@@ -92,7 +101,7 @@ def write_series(folder: Path, stem: Path, result: dict[str, Any]) -> dict[str, 
     first, end = int(-BEFORE_S // BIN_S), int(min(AFTER_MAX_S, last) // BIN_S) + 1
     stem.with_suffix(".delivered").write_text("".join(
         f"{(i + 0.5) * BIN_S} {bins[i]}\n" for i in range(first, end)))
-    lost = [(packet.sent_ns - stop) / 1e9 for packet in read_csv(folder / "to-guest.sent.csv")
+    lost = [(packet.sent_ns - stop) / 1e9 for packet in read_packets(folder, "to-guest.sent")
             if packet.number not in seen]
     stem.with_suffix(".lost").write_text("".join(f"{seconds} 0\n" for seconds in lost))
     return {"resume": (resume - stop) / 1e9, "lost": lost,

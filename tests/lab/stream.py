@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import guest
-from analyse import Order, read_csv
+from analyse import Order
+from packets import read_packets
 
 NEEDS_CSUM, DATA_VALID = 1, 2               # vnet header flags
 GSO_NONE, GSO_TCPV4 = 0, 1
@@ -51,7 +52,7 @@ class Capture:
 
     def check_stream(self, direction: str) -> Comparison:
         """Compares the captured UDP packets of one direction with what was sent."""
-        sent = {p.number: p.sent_ns for p in read_csv(self._folder / f"{direction}.sent.csv")}
+        sent = {p.number: p.sent_ns for p in read_packets(self._folder, f"{direction}.sent")}
         source = guest.CLIENT_MAC if direction == "to-guest" else guest.GUEST_MAC
         mac = bytes.fromhex(source.replace(":", ""))
         seen: Counter[int] = Counter()
@@ -70,7 +71,7 @@ class Capture:
                 seen[number] += 1
                 order.add(number)
         return Comparison(len(sent), len(seen), sum(seen.values()) - len(seen), differing, unknown,
-                          order.reordered)
+                          len(order.reordered))
 
 
 def capture_checks(capture: Capture, traffic: dict[str, Any],

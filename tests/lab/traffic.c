@@ -23,6 +23,13 @@
  *           from-guest.sent.csv  from-guest.arrived.csv
  *   traffic fetch HOST PORT DIR
  *       In the client. Only fetches the peer's records.
+ *   traffic send HOST PORT RATE SIZE DIR
+ *       Only sends, as "run" does, until SIGTERM; HOST may be a broadcast
+ *       address. Writes DIR/to-guest.sent.csv; "fetch" gets what arrived.
+ *   traffic own PORT INTERFACE
+ *       In the guest. Records each frame that comes in on INTERFACE though its
+ *       source is the interface's own address (number: its EtherType), and
+ *       answers "dump" on TCP port PORT like a peer.
  *   traffic bulk HOST PORT BYTES
  *       In the client. Sends BYTES over TCP to the peer's sink, then reads as
  *       many from its source.
@@ -45,6 +52,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/filter.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -55,6 +66,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -68,6 +80,8 @@
 #define CARD            "eth0"
 #define NS_PER_S        1000000000ULL
 #define BATCH           16
+
+#define ARRAY_LENGTH(a) (sizeof(a) / sizeof((a)[0]))
 
 /*
  * The peer looks every PEER_NAP_NS instead of being woken by each packet: the
@@ -604,6 +618,93 @@ static void __attribute__((noreturn)) peer_main(unsigned port, unsigned count)
     }
 }
 
+/* ---- frames from the own address ---- */
+
+/* Passes what comes in from `mac`; what the interface sends is no news. */
+static void filter_own(int fd, const uint8_t *mac)
+{
+    uint32_t high = (uint32_t)mac[0] << 8 | mac[1];
+    uint32_t low = (uint32_t)mac[2] << 24 | (uint32_t)mac[3] << 16 |
+                   (uint32_t)mac[4] << 8 | mac[5];
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 5, 0),
+        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, ETH_ALEN),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, high, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ETH_ALEN + 2),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, low, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, ETH_HLEN),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    struct sock_fprog program = { ARRAY_LENGTH(code), code };
+
+    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program,
+                   sizeof(program)) < 0) {
+        die("packet filter: %s", strerror(errno));
+    }
+}
+
+static int open_own(const char *interface)
+{
+    struct ifreq request = { 0 };
+    struct sockaddr_ll addr = {
+        .sll_family = AF_PACKET,
+        .sll_protocol = htons(ETH_P_ALL),
+        .sll_ifindex = if_nametoindex(interface),
+    };
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    int on = 1;
+
+    strncpy(request.ifr_name, interface, IFNAMSIZ - 1);
+    if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &request) < 0) {
+        die("%s: %s", interface, strerror(errno));
+    }
+    filter_own(fd, (const uint8_t *)request.ifr_hwaddr.sa_data);
+    setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
+    if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+        die("%s: %s", interface, strerror(errno));
+    }
+    return fd;
+}
+
+static bool receive_own(int fd, Log *arrived)
+{
+    uint8_t frame[ETH_HLEN], control[128];
+    struct iovec iov = { frame, sizeof(frame) };
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1,
+        .msg_control = control, .msg_controllen = sizeof(control),
+    };
+
+    if (recvmsg(fd, &msg, MSG_DONTWAIT) < (ssize_t)sizeof(frame)) {
+        return false;
+    }
+    log_add(arrived, (Record) {
+        .number = frame[12] << 8 | frame[13],
+        .arrived_ns = kernel_stamp(&msg),
+    });
+    return true;
+}
+
+static void __attribute__((noreturn)) own_main(unsigned port,
+                                               const char *interface)
+{
+    struct timespec nap = { 0, PEER_NAP_NS };
+    Sender sender = { 0 };
+    Log arrived = { 0 };
+    int listener = listen_tcp(port);
+    int fd = open_own(interface);
+
+    signal(SIGCHLD, SIG_IGN);
+    for (;;) {
+        nanosleep(&nap, NULL);
+        while (receive_own(fd, &arrived)) {
+            continue;
+        }
+        peer_accept(listener, &sender, &arrived);
+    }
+}
+
 /* ---- client ---- */
 
 static void order_stop(int sig)
@@ -682,32 +783,44 @@ static void client_fetch(const char *host, unsigned port, const char *dir)
            arrived.count, sent.count);
 }
 
+static void sender_aim(Sender *s, const char *host, unsigned port)
+{
+    struct sigaction stop = { .sa_handler = order_stop };
+
+    s->to = (struct sockaddr_in) {
+        .sin_family = AF_INET,
+        .sin_port = htons(port),
+    };
+    if (inet_pton(AF_INET, host, &s->to.sin_addr) != 1) {
+        die("'%s' is not an IPv4 address", host);
+    }
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+}
+
+static void sender_run(Sender *s, Flows *flows, Log *arrived)
+{
+    s->start_ns = now_ns(CLOCK_MONOTONIC);
+    puts("traffic: running");
+    fflush(stdout);
+    client_loop(flows, s, arrived);
+}
+
 static int run_main(const char *host, unsigned port, unsigned rate,
                     unsigned back, unsigned size, unsigned count,
                     const char *dir)
 {
-    struct sigaction stop = { .sa_handler = order_stop };
     Sender sender = { .on = true, .rate = rate, .size = size };
     Log arrived = { 0 };
     Flows flows;
 
     open_flows(&flows, port, count);
-    sender.to = (struct sockaddr_in) {
-        .sin_family = AF_INET,
-        .sin_port = htons(port),
-    };
-    inet_pton(AF_INET, host, &sender.to.sin_addr);
-    sigaction(SIGTERM, &stop, NULL);
-    sigaction(SIGINT, &stop, NULL);
-
+    sender_aim(&sender, host, port);
     if (back) {
         order_peer(host, port, "start %u %u %u\n", port, back, size);
         await_first(&flows, &arrived);
     }
-    sender.start_ns = now_ns(CLOCK_MONOTONIC);
-    puts("traffic: running");
-    fflush(stdout);
-    client_loop(&flows, &sender, &arrived);
+    sender_run(&sender, &flows, &arrived);
 
     order_peer(host, port, "stop\n");
     await_stragglers(&flows, &arrived);
@@ -716,6 +829,23 @@ static int run_main(const char *host, unsigned port, unsigned rate,
     printf("traffic: to-guest sent %zu, from-guest arrived %zu\n",
            sender.sent.count, arrived.count);
     client_fetch(host, port, dir);
+    return 0;
+}
+
+static int send_main(const char *host, unsigned port, unsigned rate,
+                     unsigned size, const char *dir)
+{
+    Sender sender = { .on = true, .rate = rate, .size = size };
+    Log arrived = { 0 };
+    Flows flows;
+    int on = 1;
+
+    open_flows(&flows, port, 1);
+    setsockopt(flows.pfds[0].fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof(on));
+    sender_aim(&sender, host, port);
+    sender_run(&sender, &flows, &arrived);
+    log_write_csv(&sender.sent, dir, "to-guest.sent");
+    printf("traffic: to-guest sent %zu\n", sender.sent.count);
     return 0;
 }
 
@@ -789,6 +919,15 @@ int main(int argc, char **argv)
         client_fetch(argv[2], port_number(argv[3]), argv[4]);
         return 0;
     }
+    if (argc == 7 && !strcmp(argv[1], "send")) {
+        return send_main(argv[2], port_number(argv[3]),
+                         parse_number("RATE", argv[4], 1, MAX_RATE),
+                         parse_number("SIZE", argv[5], sizeof(Stamp),
+                                      MAX_PAYLOAD), argv[6]);
+    }
+    if (argc == 4 && !strcmp(argv[1], "own")) {
+        own_main(port_number(argv[2]), argv[3]);
+    }
     if (argc == 5 && !strcmp(argv[1], "bulk")) {
         return bulk_main(argv[2], port_number(argv[3]),
                          parse_number("BYTES", argv[4], 1, 1u << 30));
@@ -803,6 +942,8 @@ int main(int argc, char **argv)
     fputs("usage: traffic peer PORT FLOWS\n"
           "       traffic run HOST PORT RATE BACK SIZE FLOWS DIR\n"
           "       traffic fetch HOST PORT DIR\n"
+          "       traffic send HOST PORT RATE SIZE DIR\n"
+          "       traffic own PORT INTERFACE\n"
           "       traffic bulk HOST PORT BYTES\n"
           "       traffic queues HOST PORT\n"
           "       traffic set-queues INTERFACE N\n", stderr);

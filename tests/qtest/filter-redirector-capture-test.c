@@ -1,6 +1,5 @@
 /*
- * QTest of filter-redirector's netdev endpoints: captures of a part, captures
- * that have to wait, and a TAP that does not take what is injected
+ * QTest of filter-redirector: captures while the machine stands still
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -8,328 +7,249 @@
  */
 
 #include "qemu/osdep.h"
-#include <sys/ioctl.h>
-#include <linux/filter.h>
-#include <linux/if_ether.h>
-#include <linux/if_tun.h>
-#include "qemu/bswap.h"
-#include "filter-redirector-helpers.h"
-
-#define TAP_HDR_LEN 10  /* what a packet read from a TAP stands behind */
+#include "filter-redirector-machine.h"
 
 /*
- * TAP x, which nobody but the test reads, and wire n.
- */
-typedef struct Stage {
-    Rig *r;
-    Port *x;
-    int ci;
-    int co;
-} Stage;
-
-static void stage_start(Stage *s, const char *props)
-{
-    *s = (Stage) { .r = rig_new() };
-    rig_wire(s->r, "n");
-    s->x = rig_tap(s->r, "x", TAP_HELD | TAP_STUCK);
-    s->ci = rig_chardev(s->r, "ci");
-    s->co = rig_chardev(s->r, "co");
-    rig_start(s->r);
-    send_packet(s->x->outside, 100, 0);
-    rig_wait_tx_packets(s->r, s->x, 1);
-    rig_add(s->r, props);
-}
-
-static void expect_at_tap(const Stage *s, const uint8_t *packet, size_t size)
-{
-    g_autofree uint8_t *got = g_malloc(PACKET_MAX);
-    size_t len = read_raw(s->x->tap, got);
-
-    g_assert_cmpuint(len, >, TAP_HDR_LEN);
-    g_assert_cmpmem(got + TAP_HDR_LEN, len - TAP_HDR_LEN, packet, size);
-}
-
-/*
- * A part of each packet, or some packets only
+ * Captures of the same TAP: the guest gets the originals, and what becomes of
+ * the copies that were taken while it stood still is decided with it
  */
 
-static void test_snaplen(const void *unused)
-{
-    g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
-    g_autofree uint8_t *got = g_malloc(PACKET_MAX);
-    Stage s;
+typedef struct CaptureCase {
+    const char *name;
+    const char *props;
+    bool stopped;           /* enable_when_stopped */
+    bool running;           /* enable_when_running */
+} CaptureCase;
 
-    stage_start(&s, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
-                "snaplen=64");
-    packet_fill(packet, 1000, 1);
-    send_raw(s.x->outside, packet, 1000);
-    g_assert_cmpmem(got, recv_frame(s.co, got, NO_VNET), packet, 64);
-    packet_fill(packet, 60, 2);
-    send_raw(s.x->outside, packet, 60);
-    g_assert_cmpmem(got, recv_frame(s.co, got, NO_VNET), packet, 60);
-    assert_stat(s.r, "f0", "input.stats.packets", 2);
-    assert_stat(s.r, "f0", "input.stats.bytes", 124);
-    assert_stat(s.r, "f0", "input.stats.errors", 0);
-    rig_free(s.r);
-}
+#define CAPTURE "id=f0,netdev=x,queue=tx,in_netdev=x,outdev=co," \
+                "vnet_hdr_support=on,"
 
-/* Packets of at least 100 bytes, by a program: ld #len; jge #100 ... */
-static void test_filter(const void *unused)
-{
-    unsigned i;
-    Stage s;
-
-    stage_start(&s, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
-                "filter=4\n128 0 0 0\n53 0 1 100\n6 0 0 262144\n6 0 0 0");
-    for (i = 0; i < 10; i++) {
-        send_packet(s.x->outside, i % 2 ? 100 : 60, i);
-    }
-    for (i = 1; i < 10; i += 2) {
-        expect_frame(s.co, 100, i, NO_VNET);
-    }
-    expect_silence(s.co);
-    assert_stat(s.r, "f0", "input.stats.packets", 5);
-    assert_stat(s.r, "f0", "input.stats.lost", 0);
-    assert_stat(s.r, "f0", "input.stats.errors", 0);
-    rig_free(s.r);
-}
-
-static const char *const bad_filters[][2] = {
-    { "2\n6 0 0 0", "filter: has 1 instructions, but says 2" },
-    { "2\n5 0 0 1\n6 0 0 0",
-      "filter: instruction 1 jumps out of the program" },
-    { "2\n65535 0 0 0\n6 0 0 0",
-      "in_netdev 'x': filter: cannot set the packet socket's filter: "
-      "Invalid argument" },
+static const CaptureCase captures[] = {
+    { "default", CAPTURE "enable_when_stopped=off", false, true },
+    { "both", CAPTURE "enable_when_stopped=on,enable_when_running=on",
+      true, true },
+    { "stopped-only", CAPTURE "enable_when_stopped=on,enable_when_running=off",
+      true, false },
 };
 
-static void test_bad_filter(const void *unused)
+/* @copies: whether the chardev gets a copy of all that comes */
+static void capture_running(Machine *m, bool copies)
 {
-    unsigned i;
-    Stage s;
+    const uint32_t first = m->sent;
 
-    stage_start(&s, "id=f1,netdev=n,indev=ci,out_netdev=x");
-    for (i = 0; i < ARRAY_SIZE(bad_filters); i++) {
-        g_autofree char *props =
-            g_strconcat("id=f0,netdev=n,in_netdev=x,outdev=co,filter=",
-                        bad_filters[i][0], NULL);
-        g_autofree char *want = g_strconcat("filter-redirector 'f0': ",
-                                            bad_filters[i][1], NULL);
-        QDict *error = rig_add_error(s.r, props);
-
-        g_assert_cmpstr(qdict_get_str(error, "desc"), ==, want);
-        qobject_unref(error);
+    rig_wait_phase(m->r, "f0", "running");
+    send_step(m);
+    pc_nic_expect(&m->pc, 0, SIZE, first, STEP);
+    if (copies) {
+        outdev_expect(m, first, STEP);
     }
-    rig_free(s.r);
+    m->seen = m->sent;
+    expect_nothing_more(m);
 }
 
-/*
- * A ring of 2 MiB lasts 256 ms, however few packets there are; what has to wait
- * longer is not lost because of that.
- */
-
-#define SLOW_PACKETS 60
-#define SLOW_US (10 * 1000)
-
-static void send_slowly(const Stage *s)
+static Machine *capture_start(const CaptureCase *c)
 {
-    unsigned i;
+    Machine *m = machine_start("", c->props);
 
-    for (i = 0; i < SLOW_PACKETS; i++) {
-        send_packet(s->x->outside, 60, i);
-        g_usleep(SLOW_US);
+    capture_running(m, c->running);
+    return m;
+}
+
+/* The guest goes on here: it has got the originals, or gets them now. */
+static void capture_goes_on(Machine *m, const CaptureCase *c,
+                            uint64_t *discarded)
+{
+    const uint32_t first = m->seen, n = m->sent - m->seen;
+
+    rig_cont(m->r);
+    pc_nic_expect(&m->pc, 0, SIZE, first, n);
+    if (c->stopped && c->running) {
+        outdev_expect(m, first, n);
+    } else if (c->stopped) {
+        *discarded += n;
     }
+    m->seen = m->sent;
+    rig_wait_stat(m->r, "f0", "input.stats.discarded", *discarded);
+    expect_nothing_more(m);
+    /* It throws away what comes to light up to 32 ms later, too. */
+    g_usleep(50 * 1000);
+    capture_running(m, c->running);
 }
 
-/* The machine is stopped, and it may be that the guest has left. */
-static void test_stopped(const void *unused)
+static void test_capture_stop(const void *data)
 {
-    Stage s;
-
-    stage_start(&s, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
-                "ring_size=2097152,enable_when_stopped=on");
-    rig_stop(s.r);
-    send_slowly(&s);
-    expect_silence(s.co);
-    rig_cont(s.r);
-    expect_frames(s.co, 60, 0, SLOW_PACKETS);
-    assert_stat(s.r, "f0", "input.stats.lost", 0);
-    assert_stat(s.r, "f0", "input.stats.discarded", 0);
-    rig_free(s.r);
-}
-
-/* ... and it has not: what came since then is thrown away, and nothing else. */
-static void test_discarded(const void *unused)
-{
-    Stage s;
-
-    stage_start(&s, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
-                "ring_size=2097152,enable_when_stopped=on,"
-                "enable_when_running=off");
-    rig_stop(s.r);
-    send_slowly(&s);
-    rig_cont(s.r);
-    send_packet(s.x->outside, 60, 1000);
-    expect_silence(s.co);
-    rig_wait_stat(s.r, "f0", "input.stats.discarded", SLOW_PACKETS);
-    assert_stat(s.r, "f0", "input.stats.lost", 0);
-    assert_stat(s.r, "f0", "input.stats.packets", 0);
-    rig_free(s.r);
-}
-
-/* The peer does not read: its socket and the queue are full of long packets. */
-static void test_blocked(const void *unused)
-{
-    const unsigned many = 600;
+    const CaptureCase *c = data;
+    Machine *m = capture_start(c);
+    uint64_t discarded = 0;
     unsigned i;
-    Stage s;
 
-    stage_start(&s, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
-                "ring_size=524288");
-    if_set_mtu(s.x->ifname, 65521);
-    for (i = 0; i < many; i++) {
-        send_packet(s.x->outside, 60000, i);
-        if (i % 4 == 3) {
-            rig_sync(s.r);
+    for (i = 0; i < 3; i++) {
+        rig_stop(m->r);
+        rig_wait_phase(m->r, "f0", "stopped");
+        send_step(m);
+        expect_nothing_more(m);
+        capture_goes_on(m, c, &discarded);
+    }
+    machine_free(m);
+}
+
+static void test_capture_cancelled(const void *data)
+{
+    const CaptureCase *c = data;
+    Machine *m = capture_start(c);
+    uint64_t discarded = 0;
+
+    rig_stop(m->r);
+    migrate_begin(m, PLACE_SWITCHOVER);
+    migrate_arrive(m, PLACE_SWITCHOVER);
+    send_step(m);
+    expect_nothing_more(m);
+    migrate_cancel(m);
+    rig_wait_runstate(m->r, "paused");
+    send_step(m);
+    expect_nothing_more(m);
+    capture_goes_on(m, c, &discarded);
+    machine_free(m);
+}
+
+static void test_capture_completed(const void *data)
+{
+    const CaptureCase *c = data;
+    Machine *m = capture_start(c);
+
+    rig_stop(m->r);
+    migrate_begin(m, PLACE_ACTIVE);
+    send_step(m);
+    expect_nothing_more(m);
+    migrate_complete(m, PLACE_ACTIVE);
+    rig_wait_phase(m->r, "f0", "migrated");
+    send_step(m);
+    if (c->stopped) {
+        outdev_gets_all(m);
+    }
+    expect_nothing_more(m);
+    assert_stat(m->r, "f0", "input.stats.discarded", 0);
+    assert_stat(m->r, "f0", "input.stats.lost", 0);
+    machine_free(m);
+}
+
+/* Only what came during the second attempt is delivered. */
+static void test_capture_retried(const void *data)
+{
+    const CaptureCase *c = data;
+    Machine *m = capture_start(c);
+    uint64_t discarded = 0;
+
+    migrate_begin(m, PLACE_SWITCHOVER);
+    migrate_arrive(m, PLACE_SWITCHOVER);
+    send_step(m);
+    expect_nothing_more(m);
+    migrate_cancel(m);
+    rig_wait_runstate(m->r, "running");
+    capture_goes_on(m, c, &discarded);
+
+    migrate_begin(m, PLACE_SWITCHOVER);
+    migrate_arrive(m, PLACE_SWITCHOVER);
+    send_step(m);
+    expect_nothing_more(m);
+    migrate_complete(m, PLACE_SWITCHOVER);
+    if (c->stopped) {
+        outdev_gets_all(m);
+    }
+    expect_nothing_more(m);
+    assert_stat(m->r, "f0", "input.stats.discarded", discarded);
+    machine_free(m);
+}
+
+/* The guest goes on in another QEMU here, with the originals. */
+static void test_capture_local(const void *data)
+{
+    const CaptureCase *c = data;
+    Machine *m = capture_start(c);
+
+    set_mode(m->r, "cpr-reboot");
+    rig_stop(m->r);
+    migrate_begin(m, PLACE_ACTIVE);
+    send_step(m);
+    expect_nothing_more(m);
+    migrate_complete(m, PLACE_ACTIVE);
+    rig_wait_phase(m->r, "f0", "local");
+    rig_wait_stat(m->r, "f0", "input.stats.discarded", c->stopped ? STEP : 0);
+    expect_nothing_more(m);
+    machine_free(m);
+}
+
+static const struct {
+    const char *name;
+    void (*test)(const void *data);
+} capture_tests[] = {
+    { "stop", test_capture_stop },
+    { "cancelled", test_capture_cancelled },
+    { "completed", test_capture_completed },
+    { "retried", test_capture_retried },
+    { "local", test_capture_local },
+};
+
+static void add_capture_cases(void)
+{
+    unsigned c, t;
+
+    for (c = 0; c < ARRAY_SIZE(captures); c++) {
+        for (t = 0; t < ARRAY_SIZE(capture_tests); t++) {
+            g_autofree char *path =
+                g_strdup_printf("/filter-redirector/capture/%s/%s",
+                                captures[c].name, capture_tests[t].name);
+
+            case_add(path, capture_tests[t].test, &captures[c]);
         }
     }
-    rig_wait_state(s.r, "f0", "input", "stalled");
-    i = rig_stat(s.r, "f0", "input.stats.lost");
-    send_slowly(&s);
-    g_assert_cmpuint(rig_stat(s.r, "f0", "input.stats.lost"), <=,
-                     i + SLOW_PACKETS);
-    rig_free(s.r);
 }
 
 /*
- * A large ring is made while the machine runs on
+ * A step of the clock changes nothing.  The clock is the whole host's: the
+ * case needs somebody who says that this does no harm.
  */
-static void test_large(const void *unused)
-{
-    int64_t begin, took;
-    Stage s;
+#define CLOCK_ENV "FILTER_REDIRECTOR_TEST_SET_CLOCK"
 
-    stage_start(&s, "id=f1,netdev=n,queue=rx,in_netdev=x,outdev=ci");
-    begin = g_get_monotonic_time();
-    rig_add(s.r, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
-            "ring_size=536870912");
-    took = g_get_monotonic_time() - begin;
-    rig_wait_state(s.r, "f0", "input", "active");
-    g_test_message("object-add: %" PRId64 " us; ready after %" PRId64, took,
-                   g_get_monotonic_time() - begin);
-    send_packet(s.x->outside, 60, 1);
-    expect_frame(s.co, 60, 1, NO_VNET);
-    rig_del(s.r, "f0");
-    rig_add(s.r, "id=f0,netdev=n,queue=tx,in_netdev=x,outdev=co,"
-            "ring_size=536870912");
-    rig_del(s.r, "f0");
-    rig_sync(s.r);
-    rig_free(s.r);
+static void step_clock(int seconds)
+{
+    struct timespec now;
+
+    g_assert_cmpint(clock_gettime(CLOCK_REALTIME, &now), ==, 0);
+    now.tv_sec += seconds;
+    g_assert_cmpint(clock_settime(CLOCK_REALTIME, &now), ==, 0);
 }
 
-/*
- * Injection
- */
-
-#define INJECT "id=f0,netdev=n,indev=ci,out_netdev=x"
-
-static void test_tags(const void *unused)
+static void test_capture_clock(const void *data)
 {
-    g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
-    unsigned i;
-    Stage s;
+    const int seconds = data ? 3600 : -3600;
+    const CaptureCase *c = &captures[2];
+    uint64_t discarded = 0;
+    Machine *m;
 
-    stage_start(&s, INJECT);
-    for (i = 0; i < 4; i++) {
-        packet_fill(packet, 1522, i);
-        stw_be_p(packet + 12, i & 1 ? ETH_P_8021AD : ETH_P_8021Q);
-        stw_be_p(packet + 16, ETH_P_8021Q);
-        send_frame_raw(s.ci, packet, 1522, NO_VNET);
-        expect_at_tap(&s, packet, 1522);
+    if (!getenv(CLOCK_ENV)) {
+        g_test_skip("sets the host's clock: not without " CLOCK_ENV);
+        return;
     }
-    /* One byte more than the MTU. */
-    send_frame_raw(s.ci, packet, 1523, NO_VNET);
-    rig_wait_stat(s.r, "f0", "output.stats.errors", 1);
-    send_frame(s.ci, 60, 1, NO_VNET);
-    packet_fill(packet, 60, 1);
-    expect_at_tap(&s, packet, 60);
-    rig_free(s.r);
-}
+    m = capture_start(c);
+    migrate_begin(m, PLACE_SWITCHOVER);
+    migrate_arrive(m, PLACE_SWITCHOVER);
+    send_step(m);
+    step_clock(seconds);
+    send_step(m);
+    migrate_cancel(m);
+    rig_wait_runstate(m->r, "running");
+    capture_goes_on(m, c, &discarded);
 
-/* The TAP is full of nobody's packets but the network's. */
-static void test_short_queue(const void *unused)
-{
-    const unsigned queue = 200, direct = queue / 2;
-    g_autofree uint8_t *got = g_malloc(PACKET_MAX);
-    unsigned i;
-    Stage s;
-
-    stage_start(&s, INJECT);
-    if_set_txqueuelen(s.x->ifname, queue);
-    rig_info(s.r, "f0");
-    send_frames(s.ci, 60, 0, 2 * queue);
-    rig_wait_state(s.r, "f0", "output", "stalled");
-    rig_sync(s.r);
-    /* A quarter of the queue, and what QEMU tries in a while. */
-    g_assert_cmpuint(rig_stat(s.r, "f0", "output.stats.packets"), <,
-                     queue / 2);
-    send_packets(s.x->outside, 100, 0, direct);
-    for (i = 0; i < 2 * queue + direct; i++) {
-        read_raw(s.x->tap, got);
-    }
-    rig_wait_stat(s.r, "f0", "output.stats.packets", 2 * queue);
-    assert_stat(s.r, "f0", "output.stats.errors", 0);
-    assert_stat(s.r, "f0", "output.stats.lost", 0);
-    rig_free(s.r);
-}
-
-/* A filter of the TAP drops the long packets. */
-static void test_never_taken(const void *unused)
-{
-    struct sock_filter insns[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
-        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, 200, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, 0),
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-    };
-    struct sock_fprog prog = { ARRAY_SIZE(insns), insns };
-    g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
-    unsigned i;
-    Stage s;
-
-    stage_start(&s, INJECT);
-    g_assert_cmpint(ioctl(s.x->tap, TUNATTACHFILTER, &prog), ==, 0);
-    for (i = 1; i <= 3; i++) {
-        send_frame(s.ci, 300, i, NO_VNET);
-        send_frame(s.ci, 60, i, NO_VNET);
-        packet_fill(packet, 60, i);
-        expect_at_tap(&s, packet, 60);
-        rig_wait_stat(s.r, "f0", "output.stats.errors", i);
-    }
-    assert_stat(s.r, "f0", "output.stats.lost", 0);
-    rig_free(s.r);
-}
-
-static void test_carrier(const void *unused)
-{
-    g_autofree uint8_t *packet = g_malloc(PACKET_MAX);
-    int off = 0, on = 1;
-    Stage s;
-
-    stage_start(&s, INJECT);
-    if (ioctl(s.x->tap, TUNSETCARRIER, &off) < 0) {
-        g_test_skip("the kernel has no TUNSETCARRIER");
-    } else {
-        rig_wait_state(s.r, "f0", "output", "down");
-        send_frame(s.ci, 60, 1, NO_VNET);
-        rig_wait_stat(s.r, "f0", "input.stats.packets", 0);
-        g_assert_cmpint(ioctl(s.x->tap, TUNSETCARRIER, &on), ==, 0);
-        packet_fill(packet, 60, 1);
-        expect_at_tap(&s, packet, 60);
-        assert_stat(s.r, "f0", "output.stats.errors", 0);
-        rig_wait_state(s.r, "f0", "output", "active");
-    }
-    rig_free(s.r);
+    migrate_begin(m, PLACE_SWITCHOVER);
+    migrate_arrive(m, PLACE_SWITCHOVER);
+    send_step(m);
+    step_clock(-seconds);
+    send_step(m);
+    migrate_complete(m, PLACE_SWITCHOVER);
+    outdev_gets_all(m);
+    assert_stat(m->r, "f0", "input.stats.discarded", discarded);
+    machine_free(m);
 }
 
 int main(int argc, char **argv)
@@ -337,16 +257,12 @@ int main(int argc, char **argv)
     sandbox_enter(argv);
     g_test_init(&argc, &argv, NULL);
 
-    case_add("/filter-redirector/part/snaplen", test_snaplen, NULL);
-    case_add("/filter-redirector/part/filter", test_filter, NULL);
-    case_add("/filter-redirector/part/bad", test_bad_filter, NULL);
-    case_add("/filter-redirector/wait/stopped", test_stopped, NULL);
-    case_add("/filter-redirector/wait/discarded", test_discarded, NULL);
-    case_add("/filter-redirector/wait/blocked", test_blocked, NULL);
-    case_add("/filter-redirector/ring/large", test_large, NULL);
-    case_add("/filter-redirector/tap/tags", test_tags, NULL);
-    case_add("/filter-redirector/tap/short-queue", test_short_queue, NULL);
-    case_add("/filter-redirector/tap/never-taken", test_never_taken, NULL);
-    case_add("/filter-redirector/tap/carrier", test_carrier, NULL);
+    if (qtest_has_device("virtio-net-pci")) {
+        add_capture_cases();
+        case_add("/filter-redirector/capture/clock/forth", test_capture_clock,
+                 "forth");
+        case_add("/filter-redirector/capture/clock/back", test_capture_clock,
+                 NULL);
+    }
     return g_test_run();
 }

@@ -892,3 +892,66 @@ void drain_stop(Drain *d)
     g_thread_join(d->thread);
     g_free(d);
 }
+
+/*
+ * Watchdogs
+ */
+
+static void *watchdog_run(void *opaque)
+{
+    Watchdog *w = opaque;
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+
+    while (!g_atomic_int_get(&w->stop)) {
+        if (g_get_monotonic_time() > end) {
+            g_test_message("QEMU does not answer");
+            kill(w->pid, SIGKILL);
+            break;
+        }
+        g_usleep(1000);
+    }
+    return NULL;
+}
+
+Watchdog *watchdog_start(Rig *r)
+{
+    Watchdog *w = g_new0(Watchdog, 1);
+
+    w->pid = qtest_pid(r->qts);
+    w->thread = g_thread_new("watchdog", watchdog_run, w);
+    return w;
+}
+
+void watchdog_stop(Watchdog *w)
+{
+    g_atomic_int_set(&w->stop, 1);
+    g_thread_join(w->thread);
+    g_free(w);
+}
+
+/* The main loop comes round, and soon. */
+void expect_answers(Rig *r)
+{
+    Watchdog *w = watchdog_start(r);
+    unsigned i;
+
+    for (i = 0; i < 20; i++) {
+        g_assert_cmpint(rig_sync(r), <, G_USEC_PER_SEC);
+        g_usleep(5000);
+    }
+    watchdog_stop(w);
+}
+
+size_t rig_memory(Rig *r)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/status",
+                                            (int)qtest_pid(r->qts));
+    g_autofree char *text = NULL;
+    char *line;
+
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    line = strstr(text, "VmRSS:");
+    g_assert_nonnull(line);
+    return g_ascii_strtoull(line + 6, NULL, 10) * 1024;
+}

@@ -338,6 +338,28 @@ typedef struct Drain {
 Drain *drain_start(int fd);
 void drain_stop(Drain *d);
 
+/*
+ * A QEMU that doesn't answer any more would keep the test waiting for ever:
+ * it is killed, and the case fails.
+ */
+typedef struct Watchdog {
+    GThread *thread;
+    pid_t pid;
+    int stop;
+} Watchdog;
+
+Watchdog *watchdog_start(Rig *r);
+void watchdog_stop(Watchdog *w);
+
+/* The main loop comes round, and soon. */
+void expect_answers(Rig *r);
+
+/* Bytes of memory that QEMU uses. */
+size_t rig_memory(Rig *r);
+
+/* What queues may hold, and what goes with it. */
+#define MEMORY_MAX (32 * 1024 * 1024)
+
 /**
  * run_isolated() - Run a function in a thread of its own
  *

@@ -32,8 +32,7 @@ void pc_add_nic(Pc *pc, Rig *r, const char *netdev, const char *props)
                            FIRST_SLOT + pc->nnics++, *props ? "," : "", props);
 }
 
-/* No firmware runs, but the machine wants a file; it is not always built. */
-static char *make_firmware(void)
+char *pc_make_firmware(void)
 {
     g_autofree char *zeros = g_malloc0(64 * 1024);
     char *path;
@@ -47,7 +46,7 @@ static char *make_firmware(void)
 
 void pc_start(Pc *pc)
 {
-    g_autofree char *firmware = make_firmware();
+    g_autofree char *firmware = pc_make_firmware();
     unsigned i;
 
     g_string_append_printf(pc->r->args, "-bios %s ", firmware);
@@ -258,6 +257,18 @@ void pc_nic_expect_silence(Pc *pc, unsigned nic)
     }
 }
 
+void pc_sleep(Pc *pc, unsigned type)
+{
+    const uint16_t base = 0x600;
+    QPCIDevice *pm = qpci_device_find(pc->bus, QPCI_DEVFN(1, 3));
+
+    g_assert_nonnull(pm);
+    qpci_config_writel(pm, 0x40, base | 1);
+    qpci_config_writeb(pm, 0x80, 1);
+    qtest_outw(pc->r->qts, base + 4, 1 << 13 | type << 10);
+    g_free(pm);
+}
+
 void pc_end(Pc *pc)
 {
     unsigned i;
@@ -265,7 +276,6 @@ void pc_end(Pc *pc)
     for (i = 0; i < pc->nnics; i++) {
         free_queues(pc, i);
     }
-
     for (i = 0; i < pc->nnics; i++) {
         qos_object_destroy(&pc->nics[i]->obj);
     }

@@ -50,6 +50,14 @@ void pc_add_nic(Pc *pc, Rig *r, const char *netdev, const char *props);
 void pc_start(Pc *pc);
 
 /**
+ * pc_make_firmware() - Make a file for -bios
+ * Return: its path, to be unlinked once QEMU runs, and freed
+ *
+ * No firmware runs, but a PC wants a file, and QEMU's own is not always built.
+ */
+char *pc_make_firmware(void);
+
+/**
  * pc_nic_offers() - Ask what a device can do
  * @bit: number of a feature
  */
@@ -92,6 +100,15 @@ size_t pc_nic_poll(Pc *pc, unsigned nic, unsigned queue, uint8_t *packet);
 void pc_nic_expect(Pc *pc, unsigned nic, size_t size, uint32_t first,
                    unsigned n);
 void pc_nic_expect_silence(Pc *pc, unsigned nic);
+
+#define SLEEP_S3 1
+#define SLEEP_S5 0
+
+/**
+ * pc_sleep() - Do what a guest does to sleep, or to power off
+ * @type: as the power management's register names it
+ */
+void pc_sleep(Pc *pc, unsigned type);
 
 /* Ends the rig, too. */
 void pc_end(Pc *pc);

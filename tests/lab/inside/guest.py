@@ -17,6 +17,7 @@ TRAFFIC_PORT = 7000
 # A guest with several queues gets traffic of several flows, enough that no queue is likely to
 # be left without one. Packet n is one of flow n % flows.
 FLOWS = 16
+FIRST_FLOODED = 1 << 40     # broadcast packets of the program are numbered from here on
 FIRST_INJECTED = 1 << 32    # injected packets are numbered from here on, not as the client's
 
 # What a kernel under emulation need not do.
@@ -43,10 +44,25 @@ def machine(kernel: str, initrd: str, queues: int) -> list[str]:
                        "tsc=reliable no_timer_check nowatchdog " + use + SPARE_WORK]
 
 
+PROGRAM_MIB = 32            # GUEST_MEMORY of tests/qtest/filter-redirector-guest.h
+CARD_PLACE = "04.0"         # where the program looks for its network card
+
+
+def program_machine(memory: str, qtest: str) -> list[str]:
+    """QEMU's arguments for a guest that is a program, without its network card: `memory` is the
+    file that both map, `qtest` the socket through which the program acts."""
+    return ["-machine", "pc,hpet=off,usb=off,vmport=off,memory-backend=memory",
+            "-accel", "qtest", "-qtest", f"unix:{qtest},server=on,wait=off", "-qtest-log", "none",
+            "-m", str(PROGRAM_MIB), "-object", f"memory-backend-file,id=memory,"
+            f"size={PROGRAM_MIB}M,mem-path={memory},share=on",
+            "-nodefaults", "-no-user-config", "-display", "none"]
+
+
 def network_card(queues: int) -> list[str]:
     """The network card; its back end is the netdev net0."""
     several = f",mq=on,vectors={2 * queues + 2}" if queues > 1 else ""
     return ["-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={GUEST_MAC},romfile=,"
+                       f"addr={CARD_PLACE},"
                        f"rx_queue_size=1024,{NIC_LIMITS}{several}"]
 
 

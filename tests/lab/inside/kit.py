@@ -18,11 +18,30 @@ from pathlib import Path
 from typing import Any
 
 import guest
+import program
 from machine import NOBODY, RESULTS, ReadWatch, UnprivilegedVm, Vm
 from qmp import ScenarioError, run, say, wait_until
 
 BRIDGE = "br0"
 HANDOVER = "/run/handover.sock"
+NEARLY_NONE = 64        # packets
+PROGRAM_SENDS = 1400    # bytes of payload, at most
+# What makes an "outdev" redirector the source's half of the hand-over.
+HANDOVER_OPTIONS = {"enable_when_stopped": True}
+
+
+def cpu_seconds() -> dict[str, float]:
+    """The processors' time that each thread has used."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/task/*/stat"):
+        try:
+            number, _, rest = path.read_text().partition(" (")
+        except OSError:
+            continue    # it has just ended
+        name, _, rest = rest.rpartition(") ")
+        fields = rest.split()
+        found[f"{name} {number}"] = (int(fields[11]) + int(fields[12])) / 100
+    return found
 
 
 class Stream:
@@ -112,7 +131,13 @@ class Lab:
         self.vms: list[Vm] = []
         self.folder = RESULTS       # for the traffic's records
         self._parts: list[str] = []
-        self._traffic: subprocess.Popen[str] | None = None
+        self._taps: tuple[str, ...] = ()
+        self._linux_traffic: subprocess.Popen[str] | None = None
+        self._guest = program.Guest() if parameters["guest"] == "program" else None
+        self._client: program.Process | None = None
+        self._watches: list[program.Watch] = []
+        self._streams = 0
+        self._cpu_before: dict[str, float] = {}
 
     def __getattr__(self, name: str) -> Any:
         """lab.rate and the like: the run's parameters."""
@@ -136,11 +161,17 @@ class Lab:
         self.folder.mkdir()
 
     def close(self) -> None:
-        if self._traffic and self._traffic.poll() is None:
-            self._traffic.kill()
+        if self._linux_traffic and self._linux_traffic.poll() is None:
+            self._linux_traffic.kill()
         for vm in self.vms:
-            if vm.process.poll() is None:
-                self.end(vm)
+            try:
+                if vm.process.poll() is None:
+                    self.end(vm)
+            except ScenarioError as error:
+                self.note("error", str(error))
+        for process in (*self._watches, self._client, self._guest):
+            if process:
+                process.kill()
         events = [{"vm": vm.name, "event": event["event"], "ns": event["ns"],
                    "data": event.get("data")} for vm in self.vms for event in vm.qmp.events]
         record = {"scenario": self.scenario, "parameters": self.parameters,
@@ -163,6 +194,7 @@ class Lab:
 
     def network(self, taps: tuple[str, ...]) -> None:
         """A bridge, the client behind a veth pair in a namespace of its own, and TAPs."""
+        self._taps = taps
         # Nothing but our packets: no IPv6 neighbour discovery, no multicast queries.
         Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
         run("ip", "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0",
@@ -176,8 +208,15 @@ class Lab:
             run("ip", "tuntap", "add", tap, "mode", "tap", *several)
             run("ip", "link", "set", tap, "master", BRIDGE, "txqueuelen", str(self.queue), "up")
         run("ip", "link", "set", BRIDGE, "up")
-        run("ip", "-n", "client", "addr", "add", f"{guest.CLIENT_IP}/24", "dev", "eth0")
         run("ip", "-n", "client", "link", "set", "eth0", "up")
+        if self._guest:
+            # No kernel shall answer the program's packets. A burst must not be lost on the way.
+            Path("/proc/sys/net/core/netdev_max_backlog").write_text("20000")
+            # Packets from the guest go through one processor's queue: vhost's thread changes its
+            # processor, and they would pass each other.
+            run(*self.client("sh", "-c", "echo 1 >/sys/class/net/eth0/queues/rx-0/rps_cpus"))
+            return
+        run("ip", "-n", "client", "addr", "add", f"{guest.CLIENT_IP}/24", "dev", "eth0")
         run("ip", "-n", "client", "neigh", "add", guest.GUEST_IP, "lladdr", guest.GUEST_MAC,
             "dev", "eth0", "nud", "permanent")
 
@@ -193,10 +232,22 @@ class Lab:
 
     def source(self, *extra: str) -> Vm:
         """The source, its guest running, vhost checked."""
-        say("source: starting the guest from its snapshot")
-        vm = Vm(self, "src", "src0", "file:/guest/snapshot", extra)
-        self._await_guest(vm)
+        if not self._guest:
+            say("source: starting the guest from its snapshot")
+            vm = Vm(self, "src", "src0", "file:/guest/snapshot", extra)
+            self._await_guest(vm)
+            return vm
+        vm = Vm(self, "src", "src0", "", extra)
+        self._boot(vm)
         return vm
+
+    def _boot(self, vm: Vm) -> None:
+        assert self._guest
+        self.vms.append(vm)
+        self._guest.know(vm)
+        self._guest.boot(vm, self.queues)
+        vm.check_vhost()
+        say("the guest runs")
 
     def _await_guest(self, vm: Vm) -> None:
         self.vms.append(vm)
@@ -206,14 +257,21 @@ class Lab:
 
     def unprivileged(self, name: str, netns: str = "") -> UnprivilegedVm:
         """A machine at TAP src0, its guest running, vhost checked, its QEMU without privileges."""
-        say(f"{name}: starting the guest from its snapshot, as user {NOBODY}")
-        vm = UnprivilegedVm(self, name, "src0", "file:/guest/snapshot", netns)
-        self._await_guest(vm)
+        say(f"{name}: starting the guest, as user {NOBODY}")
+        if self._guest:
+            vm = UnprivilegedVm(self, name, "src0", "", netns)
+            self._boot(vm)
+        else:
+            vm = UnprivilegedVm(self, name, "src0", "file:/guest/snapshot", netns)
+            self._await_guest(vm)
         self.note(f"{name}_privileges", vm.privileges())
         return vm
 
     def warm_up(self, good_ms: float = 100) -> None:
-        """Pings the guest until it answers quickly: what it runs is translated only once met."""
+        """Pings the guest until it answers quickly: what it runs is translated only once met. The
+        program needs none of that."""
+        if self._guest:
+            return
         command = self.client("ping", "-c", "3", "-i", "0.2", "-W", "2", "-q", guest.GUEST_IP)
 
         def quick() -> bool:
@@ -224,9 +282,12 @@ class Lab:
         wait_until("the guest answers pings quickly", quick, 60)
         say("the guest runs and answers")
 
-    def destination(self, name: str = "dst", tap: str = "dst0") -> Vm:
-        vm = Vm(self, name, tap, "defer")
+    def destination(self, name: str = "dst", tap: str = "dst0",
+                    extra: tuple[str, ...] = ()) -> Vm:
+        vm = Vm(self, name, tap, "defer", extra)
         self.vms.append(vm)
+        if self._guest:
+            self._guest.know(vm)
         return vm
 
     # ---- redirectors ----
@@ -248,14 +309,25 @@ class Lab:
 
     def handover_end(self, vm: Vm, path: str = HANDOVER) -> None:
         """What the stopped guest did not get goes out at a socket."""
-        self.socket_chardev(vm, "handover", path, server=False)
+        self.socket_chardev(vm, "handover", self._watched(path), server=False)
         vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
-               queue="tx", outdev="handover", enable_when_stopped=True, vnet_hdr_support=True)
+               queue="tx", outdev="handover", vnet_hdr_support=True, **HANDOVER_OPTIONS)
+
+    def _watched(self, path: str) -> str:
+        """Where to connect to in place of a socket, for what passes to be noted."""
+        if not self._guest:
+            return path
+        name = f"in-stream{self._streams or ''}"
+        self._streams += 1
+        self._watches.append(program.StreamWatch(self.folder, name, f"{path}.watched", path,
+                                                   str(self.spoil)))
+        return f"{path}.watched"
 
     def capture_end(self, vm: Vm, path: str = HANDOVER, queue: str = "tx", stopped: bool = True,
                     name: str = "handover") -> None:
         """A copy of what passes the TAP goes out at a socket."""
-        self.socket_chardev(vm, name, path, server=False)
+        self.socket_chardev(vm, name, self._watched(path) if path == HANDOVER else path,
+                            server=False)
         vm.qmp("object-add", qom_type="filter-redirector", id=name, netdev="net0",
                queue=queue, in_netdev="net0", outdev=name, enable_when_stopped=stopped,
                vnet_hdr_support=True, **vm.passed_socket("in_netdev"))
@@ -285,18 +357,26 @@ class Lab:
         self.commands.append({"vm": vm.name, "ns": time.time_ns(), "shell": " ".join(command)})
         run(*command)
 
+    def fetch_memory(self) -> None:
+        """To be called before a postcopy migration: the guest's program has QEMU fetch the pages
+        that it uses, before it looks at them itself."""
+        if self._guest:
+            self._guest.order("touch on")
+
     def wait_handed_over(self, source: Vm, destination: Vm, name: str = "handover") -> None:
         """Waits until the destination has injected what the source has taken over."""
-        empty = 0
+        good = 0
 
         def drained() -> bool:
-            nonlocal empty
+            """The destination has by now passed on what the source had a moment ago, with nearly
+            nothing queued, several times in a row: what still comes is new."""
+            nonlocal good
             ends = [vm.redirector(name) for vm in (source, destination)]
             queued = sum(end[side]["stats"]["queued"] for end in ends
                          for side in ("input", "output") if "stats" in end[side])
             handed = [end["output"]["stats"]["packets"] for end in ends]
-            empty = empty + 1 if not queued and abs(handed[0] - handed[1]) <= 2 else 0
-            return empty >= 5
+            good = good + 1 if queued <= NEARLY_NONE and handed[1] >= handed[0] else 0
+            return good >= 5
 
         try:
             wait_until("the backlog is handed over", drained, 30, 0.1)
@@ -307,16 +387,24 @@ class Lab:
     def announce(self, source: Vm, destination: Vm) -> None:
         """Waits until the backlog has been handed over, then lets the destination announce."""
         self.wait_handed_over(source, destination)
-        self._learning(destination, "on")
+        self.announce_now(destination)
+
+    def announce_now(self, destination: Vm) -> None:
+        self.learn(destination)
         destination.qmp("announce-self", initial=50, max=500, rounds=5, step=50)
         self.mark("announced")
 
-    def handover_pair(self, capture: bool = False) -> tuple[Vm, Vm]:
+    def learn(self, vm: Vm) -> None:
+        """Has the bridge learn again who is behind this machine's port."""
+        self._learning(vm, "on")
+
+    def handover_pair(self, capture: bool = False,
+                      destination_extra: tuple[str, ...] = ()) -> tuple[Vm, Vm]:
         """Source and destination, their guest's traffic flowing, ready to migrate with the
         hand-over; with `capture`, the source's redirector is for the caller to add."""
         self.network(("src0", "dst0"))
         source = self.source()
-        destination = self.destination()
+        destination = self.destination(extra=destination_extra)
         self.inject_end(destination)
         if not capture:
             self.handover_end(source)
@@ -338,24 +426,47 @@ class Lab:
         return started
 
     def go_on(self, source: Vm, started: int) -> None:
+        """After a migration that came to nothing: the source's guest runs again, and traffic ends
+        some time later."""
+        self.guest_stays(source, started)
+        time.sleep(self.after)
+        self.stop_traffic()
+
+    def guest_stays(self, source: Vm, started: int) -> None:
         """After a migration that came to nothing: the source's guest runs again."""
         self.note("migration_status", self.migration_end(source)["status"])
         if source.status() != "running":
             source.qmp("cont")
         source.qmp.event("RESUME", after_ns=started)
-        time.sleep(self.after)
-        self.stop_traffic()
 
     def end(self, vm: Vm) -> None:
         """Ends one QEMU; its events stay on record."""
         self._note_end(vm)
-        vm.kill()
+        try:
+            if self._guest:
+                self._guest.order(f"forget {vm.name}")
+        finally:
+            vm.kill()
 
-    def check_vhost_carries(self, vm: Vm, watch_s: float = 1.5) -> None:
-        """vhost's worker exists, and QEMU's own netdev reads nothing while packets flow."""
+    def terminate(self, vm: Vm) -> None:
+        """Ends one QEMU by SIGTERM, as libvirt does, and awaits that."""
+        self._note_end(vm)
+        vm.process.terminate()
+        vm.process.wait(10)
+        self.mark(f"{vm.name} ended")
+
+    def check_vhost_carries(self, vm: Vm, by_trace: bool = False) -> None:
+        """vhost's workers exist, and QEMU says that it has started them.
+
+        With `by_trace`, and always with Linux: QEMU's own netdev reads nothing while packets flow.
+        That is the proof, but it takes seconds.
+        """
         vm.check_vhost()
+        vm.check_vhost_started()
+        if self._guest and not by_trace:
+            return
         watch = ReadWatch(vm)
-        time.sleep(watch_s)
+        time.sleep(0.5 if self._guest else 1.5)
         count = watch.stop()
         self.note(f"{vm.name}_own_reads", count)
         if count:
@@ -364,27 +475,76 @@ class Lab:
 
     # ---- traffic ----
 
+    def let_guest_speak(self) -> None:
+        """Has the guest send a little, for the network to learn where it is."""
+        assert self._guest
+        self._guest.order("send 50 100")
+        time.sleep(0.2)
+        self._guest.order("send 0 100")
+
     def start_traffic(self) -> None:
         say(f"traffic: {self.rate} packets/s of {self.size} bytes to the guest, {self.back} back")
-        self._traffic = subprocess.Popen(
+        if self._guest:
+            self._watches.append(program.Watch(self.folder, self._taps))
+            self._client = program.Process(
+                *self.client(program.PROGRAM, "client", "eth0", str(self.rate), str(self.size),
+                             str(guest.flows(self.queues)), str(self.flooded), str(self.folder)),
+                ready="ready")
+            self._guest.order(f"send {self.back} {min(self.size, PROGRAM_SENDS)}")
+            self._client.expect("running")
+        else:
+            self._start_linux_traffic()
+        self._cpu_before = cpu_seconds()
+        self.mark("traffic started")
+
+    def change_rate(self, rate: int) -> None:
+        assert self._client
+        if self._client.order(f"rate {rate}") != "ok":
+            raise ScenarioError("the client does not change its rate")
+
+    def stop_traffic(self) -> None:
+        self.mark("traffic stops")
+        used = {name: round(seconds - self._cpu_before.get(name, 0), 2)
+                for name, seconds in cpu_seconds().items()}
+        self.note("cpu_seconds", dict(sorted(used.items(), key=lambda item: -item[1])[:10]))
+        say("traffic: stopping, waiting for stragglers")
+        if self._guest:
+            self._stop_program_traffic()
+        else:
+            self._stop_linux_traffic()
+
+    def _stop_program_traffic(self) -> None:
+        assert self._guest and self._client
+        self._guest.order(f"send 0 {self.size}")
+        say(self._client.finish())
+        self._client = None
+        for watch in self._watches:
+            said = watch.finish()
+            if said:
+                self.note("watch", said)
+        self._watches = []
+        counts = self._guest.counts()
+        self.note("guest_counts", counts)
+        say(f"the guest got {counts['arrived']} packets and sent {counts['sent']}")
+        self._guest.order(f"save {self.folder}")
+
+    def _start_linux_traffic(self) -> None:
+        self._linux_traffic = subprocess.Popen(
             self.client("/usr/bin/traffic", "run", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
                         str(self.rate), str(self.back), str(self.size),
                         str(guest.flows(self.queues)), str(self.folder)),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert self._traffic.stdout
-        line = self._traffic.stdout.readline()
+        assert self._linux_traffic.stdout
+        line = self._linux_traffic.stdout.readline()
         if "running" not in line:
             raise ScenarioError(f"traffic did not start: {line.strip()}")
-        self.mark("traffic started")
 
-    def stop_traffic(self) -> None:
-        assert self._traffic
-        self.mark("traffic stops")
-        say("traffic: stopping, waiting for stragglers")
-        self._traffic.terminate()
-        out, _ = self._traffic.communicate(timeout=90)
+    def _stop_linux_traffic(self) -> None:
+        assert self._linux_traffic
+        self._linux_traffic.terminate()
+        out, _ = self._linux_traffic.communicate(timeout=90)
         say(out.strip().replace("\n", "; ").replace("traffic: ", ""))
-        if self._traffic.returncode:
+        if self._linux_traffic.returncode:
             raise ScenarioError(f"traffic program failed: {out.strip()}")
 
     def bulk(self) -> None:
@@ -395,6 +555,9 @@ class Lab:
 
     def fetch(self) -> None:
         """Brings the guest's records home, where no traffic program ran on the client."""
+        if self._guest:
+            self._guest.order(f"save {self.folder}")
+            return
         run(*self.client("/usr/bin/traffic", "fetch", guest.GUEST_IP, str(guest.TRAFFIC_PORT),
                          str(self.folder)))
 
@@ -411,8 +574,9 @@ class Lab:
     def stream(self, name: str) -> Stream:
         return Stream(self.folder, name)
 
-    def injector(self, path: str) -> Injector:
-        return Injector(self.folder, path, guest.flows(self.queues))
+    def injector(self, path: str) -> Injector | program.Injector:
+        kind = program.Injector if self._guest else Injector
+        return kind(self.folder, path, guest.flows(self.queues))
 
     # ---- migration ----
 

@@ -33,7 +33,8 @@ def open_tap(name: str) -> int:
 
 
 class Vm:
-    """One QEMU process with one TAP, vhost on."""
+    """One QEMU process with one TAP, vhost on. Its guest comes from `incoming`; without, a guest
+    that is a program is booted by that."""
 
     def __init__(self, lab: "Lab", name: str, tap: str, incoming: str,
                  extra: tuple[str, ...] = ()) -> None:
@@ -41,18 +42,25 @@ class Vm:
         self.tap = tap
         self.queues = int(lab.queues)
         self.folder = Path("/run", name)    # for QEMU's sockets
+        self.memory = Path("/tmp", f"{name}.memory")
         self._lab = lab
         self._log = (RESULTS / f"qemu-{name}.log").open("w")
         self._serial = RESULTS / f"guest-{name}.log"
         self._serial.touch()
         self.folder.mkdir()
         self._start(["/usr/bin/qemu", "-name", name, "-L", "/usr/share/lab-firmware",
-                     *guest.machine("/guest/vmlinuz", "/guest/initrd", self.queues),
+                     *self._machine(str(lab.guest)),
                      *guest.network_card(self.queues),
                      "-serial", f"file:{self._serial}",
                      "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off",
-                     "-incoming", incoming, *extra])
+                     *(["-incoming", incoming] if incoming else []), *extra])
         self.qmp = Qmp(f"{self.folder}/qmp", self._record)
+
+    def _machine(self, kind: str) -> list[str]:
+        if kind == "linux":
+            return guest.machine("/guest/vmlinuz", "/guest/initrd", self.queues)
+        return [*guest.program_machine(str(self.memory), f"{self.folder}/qtest"),
+                "-qmp", f"unix:{self.folder}/qmp-guest,server=on,wait=off"]
 
     def _start(self, command: list[str]) -> None:
         vhost = ",vhost=on" if self._lab.vhost else ""
@@ -104,10 +112,16 @@ class Vm:
                                 f"{self.queues} queues: vhost is not running")
         self._lab.note(f"{self.name}_vhost_thread", want)
 
+    def check_vhost_started(self) -> None:
+        card = "/machine/peripheral/nic0/virtio-backend"
+        if not self.qmp("x-query-virtio-status", path=card)["vhost-started"]:
+            raise ScenarioError(f"{self.name}: QEMU has not started vhost")
+
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self.memory.unlink(missing_ok=True)
 
 
 class UnprivilegedVm(Vm):

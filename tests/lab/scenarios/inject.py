@@ -4,7 +4,7 @@
 
 import time
 
-PARAMETERS = {"running": 400, "stopped": 400}   # packets
+PARAMETERS = {"running": 4000, "stopped": 4000}   # packets
 
 
 def run(lab):
@@ -20,11 +20,11 @@ def run(lab):
     source.qmp("cont")
     time.sleep(lab.after)
     injector.finish()
+    time.sleep(1)
     lab.fetch()
 
 
 def judge(result):
-    return [("all injected packets arrived", result["sent"] > 0 and result["lost"] == 0),
-            ("none doubled", result["duplicated"] == 0),
-            ("none damaged", result["damaged"] == 0),
-            ("none out of order", result["reordered"] == 0)]
+    from verdict import none     # of tests/lab: only on the outside
+
+    return none(result, "to_guest", "lost", "duplicated", "damaged", "reordered")

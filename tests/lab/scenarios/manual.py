@@ -9,7 +9,7 @@ import socket
 import time
 from pathlib import Path
 
-PARAMETERS = {"after": 2.0}
+PARAMETERS = {"guest": "linux", "after": 2.0}
 PAGE = "/lab/manual.rst"
 CAPTURE = "/tmp/capture.sock"
 

@@ -34,8 +34,7 @@ def run(lab):
 
 
 def judge(result):
+    from verdict import handed_over     # of tests/lab: only on the outside
+
     moves = 2 * result["parameters"]["trips"]
-    return [(f"moved {moves} times", len(result["moves"]) == moves),
-            ("no packet lost", result["lost"] == 0),
-            ("no packet doubled", result["duplicated"] == 0),
-            ("no packet damaged", result["damaged"] == 0)]
+    return [(f"moved {moves} times", len(result["moves"]) == moves), *handed_over(result)]

@@ -11,7 +11,7 @@ def run(lab):
 
 
 def judge(result):
+    from verdict import undisturbed     # of tests/lab: only on the outside
+
     return [("the migration was cancelled", result["notes"]["migration_status"] == "cancelled"),
-            ("no packet lost", result["lost"] == 0),
-            ("no packet doubled", result["duplicated"] == 0),
-            ("no packet out of order", result["reordered"] == 0)]
+            *undisturbed(result)]

@@ -12,7 +12,7 @@ def run(lab):
 
 
 def judge(result):
+    from verdict import undisturbed     # of tests/lab: only on the outside
+
     return [("the migration failed", result["notes"]["migration_status"] == "failed"),
-            ("no packet lost", result["lost"] == 0),
-            ("no packet doubled", result["duplicated"] == 0),
-            ("no packet out of order", result["reordered"] == 0)]
+            *undisturbed(result)]

@@ -16,8 +16,6 @@ def run(lab):
 
 
 def judge(result):
-    return [("no packet lost", result["lost"] == 0),
-            ("no packet doubled", result["duplicated"] == 0),
-            ("no packet damaged", result["damaged"] == 0),
-            ("no packet from the guest lost or doubled",
-             result["from_guest"]["lost"] == 0 and result["from_guest"]["duplicated"] == 0)]
+    from verdict import handed_over     # of tests/lab: only on the outside
+
+    return handed_over(result)

@@ -2,7 +2,7 @@
 # Copyright (c) 2026 the project's authors
 """Capture and inject without privileges, the TAP in QEMU's network namespace or in another."""
 
-PARAMETERS = {"rate": 80, "injected": 200, "after": 4.0}
+PARAMETERS = {"rate": 1000, "injected": 1000}
 NETNS = {"own": "", "other": "pod"}
 
 

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""Migrate with the hand-over in libvirt's order of events: nobody waits for it.
+
+The destination is started with -S and continued once the source has completed, announces itself as
+it likes, and the source is ended at once. What is lost, doubled and out of order then is shown, not
+judged.
+"""
+
+import time
+
+PARAMETERS = {"late": False, "linger": 0.1}     # seconds until the source is told to end
+
+
+def run(lab):
+    source, destination = lab.handover_pair(destination_extra=("-S",))
+    started = lab.start_migration(source, destination)
+    stop = source.qmp.event("STOP", 60, started)
+    result = lab.migration_end(source)
+    lab.note("downtime_by_qemu_ms", result.get("downtime"))
+    lab.migration_end(destination)
+    destination.qmp("cont")
+    resume = destination.qmp.event("RESUME", 60, started)
+    lab.mark("src stopped", stop["ns"])
+    lab.mark("dst resumed", resume["ns"])
+    time.sleep(lab.linger)
+    lab.terminate(source)
+    time.sleep(lab.after)
+    lab.check_vhost_carries(destination)
+    lab.stop_traffic()
+
+
+def judge(result):
+    return [("the guest went on at the destination", len(result["moves"]) == 1),
+            ("no packet damaged", result["damaged"] == 0)]

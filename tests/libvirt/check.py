@@ -1,0 +1,176 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""A Linux guest is migrated by real libvirt, from host to host, while packets are sent to it.
+
+  check.py list             names the scenarios
+  check.py check            the short set that "make check" runs; writes build/check/libvirt.tap
+  check.py sweep            all scenarios, and several rates
+  check.py run SCENARIO..   these; NAME-RATE is one at another packet rate
+  check.py shell            a prompt among the hosts; $A and $B are their URIs for virsh -c
+
+Each run's packets, logs and counts are in BUILD/libvirt/SCENARIO, the table in
+BUILD/libvirt/table.txt. Options: --build DIR, --qemu FILE, --count N (each scenario N times).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.dont_write_bytecode = True      # nothing of ours lands beside the sources
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parent.parent
+sys.path[1:1] = [str(TOP / "tests/lab"), str(TOP / "scripts")]
+import rig  # noqa: E402
+import scenarios  # noqa: E402
+import table  # noqa: E402
+from act import Act  # noqa: E402
+from domain import NAME, GuestImage, install  # noqa: E402
+from image import LabError  # noqa: E402
+from load import Load  # noqa: E402
+from scenarios import Scenario  # noqa: E402
+from tap import Group  # noqa: E402
+
+GROUP = "libvirt"
+BEFORE_S = 2.0
+AFTER_S = 4.0
+
+
+def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario,
+                 folder: Path) -> dict[str, Any]:
+    """Runs it; its result is also in folder/result.json."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    act = Act(the_rig, scenario.domain, scenario.handover, folder / "virsh.log")
+    load = Load(image.traffic, folder, scenario.domain, scenario.rate, scenario.broadcasts)
+    result: dict[str, Any] = {"scenario": scenario.name, "rate": scenario.rate, "error": ""}
+    for host in the_rig.hosts:
+        host.mark_log()
+    try:
+        act.boot()
+        load.start()
+        time.sleep(BEFORE_S)
+        scenario.act(act)
+        act.await_running()
+        time.sleep(AFTER_S)
+        load.stop()
+        result["moves"] = act.moves()
+        result["streams"] = load.figures(result["moves"])
+    except rig.RigError as error:
+        result["error"] = str(error)
+    finally:
+        load.kill()
+        result["notes"] = act.notes
+        act.destroy()
+        keep_logs(the_rig, folder)
+    result["checks"] = judge(scenario, result, act.spares)
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def keep_logs(the_rig: rig.Rig, folder: Path) -> None:
+    for host in the_rig.hosts:
+        (folder / f"{host.name}-libvirtd.log").write_text(host.log_since_mark())
+        log = host.folder / f"var/log/libvirt/qemu/{NAME}.log"
+        if log.exists():
+            shutil.move(log, folder / f"{host.name}-qemu.log")
+    serial = the_rig.folder / "serial"
+    if serial.exists():
+        shutil.copyfile(serial, folder / "serial")
+
+
+def judge(scenario: Scenario, result: dict[str, Any],
+          spares_running: bool) -> list[tuple[str, bool]]:
+    """What has to hold; everything else is only told."""
+    if result["error"]:
+        return [(result["error"], False)]
+    checks = [("the guest goes on", True)]
+    for name, stream in streams_of(result).items():
+        checks += [(f"{name}: packets arrive at the end", stream["lost_at_end"] == 0),
+                   (f"{name}: none damaged", stream["damaged"] == 0)]
+        if scenario.lossless and spares_running:
+            checks += [(f"{name}: none {what}", stream[key] == 0) for key, what in
+                       (("lost", "lost"), ("duplicated", "doubled"),
+                        ("reordered", "out of order"), ("stale", "stale"))]
+    return checks
+
+
+def streams_of(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: stream for name, stream in result["streams"].items() if name != "own"}
+
+
+def shell(build: Path, qemu: Path) -> int:
+    image = GuestImage(build / "lab", qemu)
+    image.make()
+    the_rig = rig.Rig(rig.inside(), qemu)
+    install(image, the_rig.folder)
+    uris = {name: host.uri for name, host in zip("AB", the_rig.hosts)}
+    return subprocess.run([os.environ.get("SHELL", "/bin/sh")], cwd=the_rig.folder, check=False,
+                          env={**os.environ, **uris}).returncode
+
+
+def run_all(chosen: list[Scenario], count: int, build: Path, qemu: Path) -> int:
+    folder = build / "libvirt"
+    image = GuestImage(build / "lab", qemu)
+    image.make()
+    group = Group(GROUP)
+    results = []
+    the_rig = rig.Rig(rig.inside(), qemu)
+    install(image, the_rig.folder)
+    for scenario in chosen:
+        for number in range(1, count + 1):
+            name = scenario.name + (f"#{number}" if count > 1 else "")
+            result = run_scenario(the_rig, image, scenario, folder / name)
+            results.append(result)
+            bad = [text for text, good in result["checks"] if not good]
+            line = table.one_line(result)
+            print(f"{'NOT OK' if bad else 'ok'} {name}: {line}", *bad, sep="\n    ", flush=True)
+            group.add(f"{scenario.name}: {line}", not bad, "\n".join(bad))
+            (folder / "table.txt").write_text(table.table(results) + "\n")
+    print(f"\n{table.table(results)}")
+    return group.write()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("list", "check", "sweep", "run", "shell"))
+    parser.add_argument("scenario", nargs="*")
+    parser.add_argument("--build", type=Path, default=TOP / "build")
+    parser.add_argument("--qemu", type=Path)
+    parser.add_argument("--count", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    if args.what == "list":
+        print(*scenarios.BY_NAME, sep="\n")
+        return 0
+    try:
+        chosen = {"check": scenarios.SHORT, "sweep": scenarios.SWEEP}.get(
+            args.what, [scenarios.named(name) for name in args.scenario])
+        if not rig.inside():
+            if why := rig.why_not():
+                print(f"* {GROUP}: skipped: {why}")
+                group = Group(GROUP)
+                group.add(GROUP, True, why, skipped=True)
+                return group.write()
+            return rig.enter()
+        qemu = args.qemu or args.build / "qemu-system-x86_64"
+        if args.what == "shell":
+            return shell(args.build, qemu)
+        return run_all(chosen, args.count, args.build, qemu)
+    except (rig.RigError, LabError) as error:
+        print(f"check.py: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""Become a host with libvirt: host.py NAME FOLDER (see rig.py, which starts it).
+
+Runs in a network, a mount and a UTS namespace of its own. Every place where libvirt keeps something
+is covered with a folder below FOLDER, so that nothing of the machine's own libvirt is touched, and
+the two hosts know nothing of each other. The log, with each QMP event, is FOLDER/libvirtd.log.
+"""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+# Where libvirt keeps things. Without the machine's /run it finds no bus and no daemon, either.
+PLACES = ("etc/libvirt", "var", "run")
+# libvirt's default, of Debian's packages; the package that adds it also starts a daemon.
+USER = "libvirt-qemu"
+USER_ID = 64055
+
+# Debian's defaults, but for what a test machine may not have: AppArmor, cgroups of its own, a
+# log daemon.
+QEMU_CONF = """\
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+remember_owner = 0
+stdio_handler = "file"
+migration_address = "0.0.0.0"
+"""
+
+# Each QMP event is a line of the log.
+LIBVIRTD_CONF = """\
+host_uuid = "{uuid}"
+auth_unix_rw = "none"
+log_filters = "2:qemu.qemu_monitor 3:*"
+log_outputs = "2:file:{log}"
+"""
+
+
+def mount(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True)
+
+
+def cover_places(folder: Path) -> None:
+    for place in PLACES:
+        ours = folder / place
+        ours.mkdir(parents=True)
+        mount("--bind", str(ours), f"/{place}")
+
+
+def add_user(folder: Path) -> None:
+    """Seen by this host only."""
+    for name, line in (("passwd", f"{USER}:x:{USER_ID}:{USER_ID}::/var/lib/libvirt:/bin/false"),
+                       ("group", f"{USER}:x:{USER_ID}:")):
+        text = Path("/etc", name).read_text()
+        if f"\n{USER}:" not in text:
+            text = f"{text.rstrip()}\n{line}\n"
+        (folder / name).write_text(text)
+        mount("--bind", str(folder / name), f"/etc/{name}")
+
+
+def allow_userfaultfd(folder: Path) -> None:
+    """Postcopy needs it. libvirt's packages allow it to every user by a sysctl, of the whole
+    machine; here the device is opened to everybody who sees this host."""
+    device = Path("/dev/userfaultfd")
+    if device.exists():
+        ours = folder / "userfaultfd"
+        os.mknod(ours, stat.S_IFCHR | 0o666, device.stat().st_rdev)
+        ours.chmod(0o666)
+        mount("--bind", str(ours), str(device))
+
+
+def main(name: str, folder: Path) -> None:
+    socket.sethostname(name)
+    cover_places(folder)
+    add_user(folder)
+    allow_userfaultfd(folder)
+    Path("/etc/libvirt/qemu/networks").mkdir(parents=True)
+    Path("/etc/libvirt/qemu.conf").write_text(QEMU_CONF)
+    conf = Path("/etc/libvirt/libvirtd.conf")
+    conf.write_text(LIBVIRTD_CONF.format(uuid=uuid.uuid4(), log=folder / "libvirtd.log"))
+    os.execvp("libvirtd", ["libvirtd", "--config", str(conf)])
+
+
+main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+#
+# Migrations by real libvirt; included by the top Makefile.
+# SCENARIO="stock-move handover-move-10000" chooses, COUNT=20 repeats each.
+
+LIBVIRT = $(PYTHON) tests/libvirt/check.py --build build --qemu $(QEMU)
+
+.PHONY: check-libvirt libvirt libvirt-list libvirt-shell libvirt-sweep
+
+check-libvirt: all
+	@$(LIBVIRT) check
+
+libvirt: all
+	@$(LIBVIRT) run --count $(if $(filter command line,$(origin COUNT)),$(COUNT),1) $(SCENARIO)
+
+libvirt-shell: all
+	@$(LIBVIRT) shell
+
+libvirt-list:
+	@$(LIBVIRT) list
+
+libvirt-sweep: all
+	@$(LIBVIRT) sweep

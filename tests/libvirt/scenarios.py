@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""What is done with the guest while packets are sent to it. A new case: a function, a line below.
+
+An action gets a running guest with packets flowing (act.Act) and leaves it running somewhere.
+"""
+
+import fcntl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from act import Act
+from domain import NAME, Domain
+from rig import RigError
+
+SLOW_MIB_S = 20             # a bandwidth at which a migration takes some seconds
+SUSPEND_AFTER_S = 2
+SLOW_MANAGER_S = 1.0
+BACK_AND_FORTH = 5
+STAYING_RATE = 500
+
+
+def move(act: Act) -> None:
+    act.migrate()
+
+
+def move_installed(act: Act) -> None:
+    """Its screen is there before and after. (Its disk is no shared one in libvirt's eyes.)"""
+    act.need_screen()
+    act.migrate("--unsafe")
+    act.need_screen()
+
+
+def there_and_back(act: Act) -> None:
+    for _ in range(2 * BACK_AND_FORTH):
+        act.migrate()
+        act.settle()
+
+
+def suspend(act: Act) -> None:
+    """virsh stops the guest when the migration takes too long; the destination runs it."""
+    act.migrate("--bandwidth", str(SLOW_MIB_S), "--timeout", str(SUSPEND_AFTER_S),
+                "--timeout-suspend")
+
+
+def left_paused(act: Act) -> None:
+    """Somebody lets the guest run by hand, later."""
+    act.migrate("--suspend")
+    time.sleep(SLOW_MANAGER_S)
+    act.here.virsh("resume", NAME)
+
+
+def multifd(act: Act) -> None:
+    act.migrate("--parallel")
+
+
+def postcopy(act: Act) -> None:
+    act.migrate("--bandwidth", str(SLOW_MIB_S), "--postcopy", "--timeout", "1",
+                "--timeout-postcopy")
+
+
+def cancel(act: Act) -> None:
+    act.start_migration("--bandwidth", str(SLOW_MIB_S))
+    act.await_migration("active")
+    time.sleep(1)
+    act.here.virsh("domjobabort", NAME)
+    act.end_migration(stays=True)
+
+
+def slow_manager(act: Act) -> None:
+    """Nothing fails, but it takes long until the destination is told to run."""
+    act.start_migration()
+    act.hold_manager_at("completed")
+    time.sleep(SLOW_MANAGER_S)
+    act.release_manager()
+    act.end_migration()
+
+
+def killed_at_switchover(act: Act) -> None:
+    """The source's guest has stopped, the destination is not complete yet."""
+    act.start_migration()
+    act.await_stop()
+    act.kill_destination()
+    act.end_migration(stays=True)
+
+
+def killed_before_cont(act: Act) -> None:
+    """Both sides are complete, nobody has told the destination to run."""
+    act.start_migration()
+    act.hold_manager_at("completed")
+    act.kill_destination()
+    act.release_manager()
+    act.end_migration(stays=True)
+
+
+def cont_fails(act: Act) -> None:
+    """The destination's disk, a file of its own, is locked: its QEMU refuses to run."""
+    act.start_migration("--unsafe")
+    act.await_migration("active")
+    with act.disk(act.there).open("r+b") as disk:
+        fcntl.lockf(disk, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        act.end_migration(stays=True)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    act: Callable[[Act], None]
+    handover: bool = False
+    domain: Domain = Domain()
+    rate: int = 1000            # unicast packets a second, to each network card
+    broadcasts: int = 100       # broadcast packets a second
+    lossless: bool = False      # judged: every packet once, in order
+
+    def at(self, rate: int) -> "Scenario":
+        return replace(self, name=f"{self.name}-{rate}", rate=rate)
+
+
+def both(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario]:
+    """As stock QEMU does it, and with the hand-over."""
+    return [Scenario(f"stock-{name}", act, False, **more),
+            Scenario(f"handover-{name}", act, True, **more)]
+
+
+def failing(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario]:
+    """The guest stays where it is and loses nothing. A rate at which its TAP's queue holds what
+    comes while it stands still. With the hand-over, what is taken after the migration has
+    completed does not come back yet."""
+    stock, taken = both(name, act, rate=STAYING_RATE, broadcasts=STAYING_RATE // 10, **more)
+    before_completed = act in (cancel, killed_at_switchover)
+    return [replace(stock, lossless=True), replace(taken, lossless=before_completed)]
+
+
+WITH_DISK = Domain(disk=True)
+SCENARIOS = [
+    *both("move", move),
+    *both("there-and-back", there_and_back),
+    *both("suspend", suspend),
+    *both("left-paused", left_paused),
+    *both("slow-manager", slow_manager),
+    *both("multifd", multifd),
+    *both("postcopy", postcopy),
+    *failing("cancel", cancel),
+    *failing("cont-fails", cont_fails, domain=WITH_DISK),
+    *failing("killed-before-cont", killed_before_cont),
+    *failing("killed-at-switchover", killed_at_switchover),
+    *both("two-cards", move, domain=Domain(cards=2)),
+    *both("two-queues", move, domain=Domain(queues=2)),
+    *both("virt-install", move_installed, domain=Domain(installed=True)),
+    *both("guest-bridge", move, domain=Domain(bridge=True)),
+]
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+SHORT = [BY_NAME[name] for name in
+         ("stock-move", "handover-move", "handover-cancel", "stock-cont-fails",
+          "handover-killed-before-cont", "handover-killed-at-switchover")]
+RATES = (200, 1000, 3000, 10000)
+# All of the above; the plain move at several rates.
+SWEEP = [scenario for scenario in SCENARIOS if scenario.act is not move or
+         scenario.domain != Domain()] + \
+        [BY_NAME[f"{how}-move"].at(rate) for rate in RATES for how in ("stock", "handover")]
+
+
+def named(name: str) -> Scenario:
+    """A scenario, or one at another rate: NAME-RATE."""
+    stem, _, rate = name.rpartition("-")
+    if name in BY_NAME:
+        return BY_NAME[name]
+    if stem in BY_NAME and rate.isdigit():
+        return BY_NAME[stem].at(int(rate))
+    raise RigError(f"no scenario '{name}'; there are: {', '.join(BY_NAME)}; "
+                   "NAME-RATE is one at another rate")

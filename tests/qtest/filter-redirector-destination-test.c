@@ -1,0 +1,518 @@
+/*
+ * QTest of filter-redirector: migrations to another QEMU, on this host or
+ * another one
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <poll.h>
+#include <sys/socket.h>
+#include "filter-redirector-machine.h"
+
+/*
+ * Migration to another QEMU
+ */
+
+typedef struct Destination {
+    Pc pc;
+    Rig *r;
+    Port *y;
+    char *dir;
+    char *uri;
+    QVirtQueue rx;          /* the driver's view when the machine left */
+    uint64_t buffers;
+} Destination;
+
+static Destination *destination_new(void)
+{
+    Destination *d = g_new0(Destination, 1);
+
+    d->dir = g_dir_make_tmp("qtest-redirector-XXXXXX", NULL);
+    d->uri = g_strdup_printf("unix:%s/migration", d->dir);
+    d->r = rig_new();
+    d->y = rig_tap(d->r, "y", 0);
+    g_string_append(d->r->args, "-m 64 -incoming defer ");
+    pc_add_nic(&d->pc, d->r, "y", NIC_PROPS);
+    return d;
+}
+
+static void destination_listen(Destination *d)
+{
+    qtest_qmp_assert_success(d->r->qts, "{'execute': 'migrate-incoming', "
+                             "'arguments': {'uri': %s}}", d->uri);
+}
+
+static void destination_free(Destination *d)
+{
+    g_autofree char *path = g_strdup_printf("%s/migration", d->dir);
+
+    pc_end(&d->pc);
+    unlink(path);
+    rmdir(d->dir);
+    g_free(d->dir);
+    g_free(d->uri);
+    g_free(d);
+}
+
+static void migrate_to(Machine *m, const Destination *d, Place place)
+{
+    fill_memory(m);
+    set_capability(m, "pause-before-switchover", place == PLACE_SWITCHOVER);
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate', "
+                             "'arguments': {'uri': %s}}", d->uri);
+}
+
+/* @data: where the migration is when the destination ends; NULL: active */
+static void test_destination_ends(const void *data)
+{
+    const Place place = data ? PLACE_SWITCHOVER : PLACE_ACTIVE;
+    Machine *m = machine_start("", HAND_OVER);
+    Destination *d = destination_new();
+
+    pc_start(&d->pc);
+    destination_listen(d);
+    if (!data) {
+        rig_stop(m->r);
+        g_assert_cmpint(kill(qtest_pid(d->r->qts), SIGSTOP), ==, 0);
+    }
+    migrate_to(m, d, place);
+    wait_migration(m, data ? "pre-switchover" : "active");
+    rig_wait_phase(m->r, "f0", "stopped");
+    send_step(m);
+    expect_nothing_more(m);
+    g_assert_cmpint(kill(qtest_pid(d->r->qts), SIGCONT), ==, 0);
+    destination_free(d);
+    migrate_continue(m, place);
+    wait_migration(m, "failed");
+    if (!data) {
+        rig_wait_runstate(m->r, "paused");
+        send_step(m);
+        expect_nothing_more(m);
+        rig_cont(m->r);
+    }
+    expect_going_on(m);
+    machine_free(m);
+}
+
+/* The guest's driver is there now, and gives no buffer back. */
+static void destination_expect(Destination *d, uint32_t first, uint32_t n)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    uint8_t packet[VNET_LEN + SIZE];
+    uint32_t head, len, i = 0;
+
+    while (i < n) {
+        if (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
+            g_assert_cmpint(g_get_monotonic_time(), <, end);
+            continue;
+        }
+        g_assert_cmpuint(len, ==, sizeof(packet));
+        qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet,
+                      len);
+        g_assert_cmpuint(packet_seq(packet + VNET_LEN), ==, first + i);
+        packet_check(packet + VNET_LEN, SIZE);
+        i++;
+    }
+}
+
+/*
+ * The whole way: what the source's TAP gets arrives at the guest, where it has
+ * gone to, in order, with what the destination's TAP gets then behind it.
+ */
+static void test_destination_takes(const void *data)
+{
+    Destination *d = destination_new();
+    g_autofree char *path = rig_server(d->r, "ci");
+    Machine *m;
+    Rig *r;
+
+    pc_start(&d->pc);
+    rig_add(d->r, "id=f1,netdev=y,queue=tx,indev=ci,vnet_hdr_support=on");
+    destination_listen(d);
+
+    m = machine_new("", 0);
+    r = m->r;
+    g_string_append_printf(r->args, "-chardev socket,id=there,path=%s ", path);
+    pc_add_nic(&m->pc, r, "x", NIC_PROPS);
+    pc_start(&m->pc);
+    pc_nic_drive(&m->pc, 0, 0, 1);
+    rig_add(r, "id=f0,netdev=x,queue=tx,outdev=there,vnet_hdr_support=on,"
+            "enable_when_stopped=on,enable_when_running=off");
+    send_step(m);
+    guest_gets_all(m);
+    d->rx = *m->pc.rx[0][0].vq;
+    d->buffers = m->pc.rx[0][0].buffers;
+    if (data) {
+        rig_stop(r);
+        send_step(m);
+    }
+    migrate_to(m, d, PLACE_SWITCHOVER);
+    wait_migration(m, "pre-switchover");
+    rig_wait_phase(r, "f0", "stopped");
+    send_step(m);
+    migrate_continue(m, PLACE_SWITCHOVER);
+    wait_migration(m, "completed");
+    rig_wait_phase(r, "f0", "migrated");
+    send_step(m);
+    rig_wait_stat(r, "f0", "output.stats.packets", m->sent - m->seen);
+    if (data) {
+        rig_wait_runstate(d->r, "paused");
+        rig_cont(d->r);
+    }
+    rig_wait_runstate(d->r, "running");
+    destination_expect(d, m->seen, m->sent - m->seen);
+    send_packets(d->y->outside, SIZE, m->sent, STEP);
+    destination_expect(d, m->sent, STEP);
+    machine_free(m);
+    destination_free(d);
+}
+
+/*
+ * Postcopy: the source has sent all that the destination needs to start, but
+ * whether it does is not known yet
+ */
+
+/* Between source and destination, so that the test can hold up the stream. */
+typedef struct Relay {
+    GThread *thread;
+    int source;
+    int destination;
+    int gate;               /* to the destination: open or closed */
+    int stop;
+    GByteArray *held;
+} Relay;
+
+static void relay_out(Relay *r)
+{
+    if (g_atomic_int_get(&r->gate) && r->held->len) {
+        send_bytes(r->destination, r->held->data, r->held->len);
+        g_byte_array_set_size(r->held, 0);
+    }
+}
+
+static void *relay_run(void *opaque)
+{
+    Relay *r = opaque;
+    struct pollfd p[] = {
+        { .fd = r->source, .events = POLLIN },
+        { .fd = r->destination, .events = POLLIN },
+    };
+    uint8_t buf[4096];
+
+    while (!g_atomic_int_get(&r->stop)) {
+        ssize_t got;
+
+        relay_out(r);
+        if (poll(p, 2, 10) < 1) {
+            continue;
+        }
+        if (p[0].revents) {
+            got = recv(r->source, buf, sizeof(buf), 0);
+            g_byte_array_append(r->held, buf, MAX(got, 0));
+            p[0].fd = got > 0 ? r->source : -1;
+        }
+        if (p[1].revents) {
+            got = recv(r->destination, buf, sizeof(buf), 0);
+            p[1].fd = got > 0 ? r->destination : -1;
+            if (got > 0) {
+                send_bytes(r->source, buf, got);
+            }
+        }
+    }
+    return NULL;
+}
+
+static void relay_end(Relay *r)
+{
+    g_atomic_int_set(&r->stop, 1);
+    g_thread_join(r->thread);
+    close(r->source);
+    close(r->destination);
+    g_byte_array_unref(r->held);
+    g_free(r);
+}
+
+static Relay *relay_start(Machine *m, Destination *d)
+{
+    g_autofree char *path = g_strdup_printf("%s/migration", d->dir);
+    Relay *r = g_new0(Relay, 1);
+    int fd[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), ==,
+                    0);
+    qtest_qmp_fds_assert_success(m->r->qts, &fd[1], 1, "{'execute': 'getfd', "
+                                 "'arguments': {'fdname': 'mig'}}");
+    close(fd[1]);
+    r->source = fd[0];
+    r->destination = dup(rig_connect(d->r, path));
+    r->held = g_byte_array_new();
+    r->gate = 1;
+    r->thread = g_thread_new("relay", relay_run, r);
+    return r;
+}
+
+/* Return: NULL if it can't be done, and the case has been skipped */
+static Relay *postcopy_begin(Machine *m, Destination *d)
+{
+    Relay *relay;
+
+    pc_start(&d->pc);
+    if (!enable_capability(m->r, "postcopy-ram") ||
+        !enable_capability(d->r, "postcopy-ram")) {
+        return NULL;
+    }
+    destination_listen(d);
+    fill_memory(m);
+    relay = relay_start(m, d);
+    qtest_qmp_assert_success(m->r->qts, "{'execute': "
+                             "'migrate-set-parameters', 'arguments': "
+                             "{'max-bandwidth': 1000000}}");
+    qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate', "
+                             "'arguments': {'uri': 'fd:mig'}}");
+    wait_migration(m, "active");
+    g_atomic_int_set(&relay->gate, 0);
+    qtest_qmp_assert_success(m->r->qts,
+                             "{'execute': 'migrate-start-postcopy'}");
+    rig_wait_runstate(m->r, "finish-migrate");
+    return relay;
+}
+
+/*
+ * Whether this QEMU knows that the destination has not begun yet: since 10.2.
+ * Before that it says that postcopy is active.
+ */
+static bool postcopy_leaves(Machine *m)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    char *now = migration_status(m);
+    bool leaves;
+
+    while (!g_str_has_prefix(now, "postcopy-") &&
+           g_get_monotonic_time() < end) {
+        g_usleep(1000);
+        g_free(now);
+        now = migration_status(m);
+    }
+    leaves = !strcmp(now, "postcopy-device");
+    if (!leaves) {
+        g_assert_cmpstr(now, ==, "postcopy-active");
+    }
+    g_free(now);
+    return leaves;
+}
+
+/* @data: whether the destination is lost; else it begins to run */
+static void test_postcopy(const void *data)
+{
+    Machine *m = machine_start("", HAND_OVER);
+    Destination *d = destination_new();
+    Relay *relay;
+
+    send_step(m);
+    guest_gets_all(m);
+    relay = postcopy_begin(m, d);
+    if (!relay) {
+        /* skipped */
+    } else if (!postcopy_leaves(m)) {
+        g_test_skip("this QEMU can't tell whether a destination has begun");
+        relay_end(relay);
+    } else {
+        rig_wait_phase(m->r, "f0", "leaving");
+        send_step(m);
+        expect_nothing_more(m);
+        if (data) {
+            relay_end(relay);
+            wait_migration(m, "failed");
+            expect_going_on(m);
+        } else {
+            g_atomic_int_set(&relay->gate, 1);
+            rig_wait_phase(m->r, "f0", "migrated");
+            check_handed_over(m);
+            wait_migration(m, "completed");
+            check_handed_over(m);
+            relay_end(relay);
+        }
+    }
+    machine_free(m);
+    destination_free(d);
+}
+
+/*
+ * COLO: the guest runs here and there, and stands still for each checkpoint.
+ * When the other host is lost the migration counts as completed, but the guest
+ * is here.
+ */
+
+static void colo_run(Machine *m, Destination *d)
+{
+    unsigned i;
+
+    qtest_qmp_assert_success(m->r->qts, "{'execute': "
+                             "'migrate-set-parameters', 'arguments': "
+                             "{'x-checkpoint-delay': 20}}");
+    destination_listen(d);
+    migrate_to(m, d, PLACE_NONE);
+    wait_migration(m, "colo");
+    for (i = 0; i < 10; i++) {
+        send_paced(m);
+        pc_nic_expect(&m->pc, 0, SIZE, m->seen, m->sent - m->seen);
+        m->seen = m->sent;
+        expect_silence(m->co);
+    }
+    guest_lost_nothing(m);
+    qtest_qmp_assert_success(m->r->qts,
+                             "{'execute': 'x-colo-lost-heartbeat'}");
+    send_paced(m);
+    wait_migration(m, "completed");
+    expect_going_on(m);
+    rig_stop(m->r);
+    rig_wait_phase(m->r, "f0", "stopped");
+    send_step(m);
+    expect_nothing_more(m);
+    rig_cont(m->r);
+    expect_going_on(m);
+}
+
+static void test_colo(const void *unused)
+{
+    Machine *m = machine_start("", HAND_OVER);
+    Destination *d = destination_new();
+
+    pc_start(&d->pc);
+    send_step(m);
+    guest_gets_all(m);
+    if (enable_capability(m->r, "x-colo") &&
+        enable_capability(d->r, "x-colo")) {
+        colo_run(m, d);
+    }
+    machine_free(m);
+    destination_free(d);
+}
+
+/*
+ * Local migration: the guest goes on in another QEMU on the same TAP
+ */
+
+/* @data: whether the machine has been stopped before */
+static void test_cpr_reboot(const void *data)
+{
+    Machine *m = machine_start("", HAND_OVER);
+
+    send_step(m);
+    guest_gets_all(m);
+    set_mode(m->r, "cpr-reboot");
+    if (data) {
+        rig_stop(m->r);
+    }
+    migrate_begin(m, PLACE_NONE);
+    migrate_complete(m, PLACE_NONE);
+    rig_wait_phase(m->r, "f0", "local");
+    send_step(m);
+    expect_nothing_more(m);
+    rig_cont(m->r);
+    expect_going_on(m);
+
+    /* The next migration is another one. */
+    set_mode(m->r, "normal");
+    migrate_begin(m, PLACE_NONE);
+    migrate_complete(m, PLACE_NONE);
+    check_handed_over(m);
+    machine_free(m);
+}
+
+/*
+ * cpr-transfer: the destination starts by asking the source what it has open.
+ * A machine without memory will do; its guest is behind a hub.
+ */
+
+static void migrate_transfer(Rig *r, const char *dir)
+{
+    g_autofree char *main_path = g_strdup_printf("%s/main", dir);
+    g_autofree char *cpr_path = g_strdup_printf("%s/cpr", dir);
+
+    set_mode(r, "cpr-transfer");
+    qtest_qmp_assert_success(r->qts,
+        "{'execute': 'migrate', 'arguments': {'channels': ["
+        "{'channel-type': 'main', 'addr': {'transport': 'socket', "
+        "'type': 'unix', 'path': %s}}, "
+        "{'channel-type': 'cpr', 'addr': {'transport': 'socket', "
+        "'type': 'unix', 'path': %s}}]}}", main_path, cpr_path);
+}
+
+static void test_cpr_transfer(const void *unused)
+{
+    g_autofree char *dir = g_dir_make_tmp("qtest-redirector-XXXXXX", NULL);
+    g_autofree char *main_path = g_strdup_printf("%s/main", dir);
+    g_autofree char *cpr_path = g_strdup_printf("%s/cpr", dir);
+    g_autofree char *args = NULL;
+    int listener = qtest_socket_server(cpr_path);
+    Machine m = { .r = rig_new() };
+    QTestState *to;
+
+    m.r->machine = "-M none,aux-ram-share=on";
+    m.x = rig_tap(m.r, "x", TAP_GUEST);
+    m.co = rig_chardev(m.r, "co");
+    rig_start(m.r);
+    rig_add(m.r, "id=f0,netdev=x,queue=tx,outdev=co,enable_when_stopped=on,"
+            "enable_when_running=off");
+    send_packets(m.x->outside, SIZE, 0, STEP);
+    expect_packets(m.x->inside, SIZE, 0, STEP);
+
+    args = g_strdup_printf("-M none,aux-ram-share=on -nodefaults "
+                           "-incoming unix:%s -incoming cpr,"
+                           "addr.transport=socket,addr.type=fd,addr.str=%d",
+                           main_path, listener);
+    to = qtest_init_ext(NULL, args, NULL, false);
+    migrate_transfer(m.r, dir);
+    qtest_connect(to);
+    qtest_qmp_handshake(to, NULL);
+    wait_migration(&m, "completed");
+    rig_wait_phase(m.r, "f0", "local");
+    send_packets(m.x->outside, SIZE, STEP, STEP);
+    rig_sync(m.r);
+    expect_silence(m.co);
+    expect_silence(m.x->inside);
+    qtest_quit(to);
+
+    rig_cont(m.r);
+    rig_wait_phase(m.r, "f0", "running");
+    expect_packets(m.x->inside, SIZE, STEP, STEP);
+    expect_silence(m.co);
+    guest_lost_nothing(&m);
+    close(listener);
+    rig_free(m.r);
+    unlink(main_path);
+    unlink(cpr_path);
+    rmdir(dir);
+}
+
+#define PREFIX "/filter-redirector/destination/"
+
+int main(int argc, char **argv)
+{
+    sandbox_enter(argv);
+    g_test_init(&argc, &argv, NULL);
+
+    if (qtest_has_device("virtio-net-pci")) {
+        case_add(PREFIX "destination-ends/active", test_destination_ends,
+                 NULL);
+        case_add(PREFIX "destination-ends/late", test_destination_ends,
+                 "late");
+        case_add(PREFIX "destination-takes/running", test_destination_takes,
+                 NULL);
+        case_add(PREFIX "destination-takes/stopped", test_destination_takes,
+                 "stopped");
+        case_add(PREFIX "postcopy/completed", test_postcopy, NULL);
+        case_add(PREFIX "postcopy/lost", test_postcopy, "lost");
+        case_add(PREFIX "colo", test_colo, NULL);
+        case_add(PREFIX "cpr-reboot/running", test_cpr_reboot, NULL);
+        case_add(PREFIX "cpr-reboot/stopped", test_cpr_reboot, "stopped");
+    }
+    case_add(PREFIX "cpr-transfer", test_cpr_transfer, NULL);
+    return g_test_run();
+}

@@ -1,0 +1,176 @@
+/*
+ * QTest of filter-redirector: what it can't do is refused, and why
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/socket.h>
+#include "qemu/compiler.h"
+#include "standard-headers/linux/virtio_config.h"
+#include "filter-redirector-helpers.h"
+
+/*
+ * What can't be handed over is refused, and why
+ */
+
+/* As much of a vhost-user back end as makes QEMU create the netdev. */
+static void *vhost_user_run(void *opaque)
+{
+    const int fd = GPOINTER_TO_INT(opaque);
+    uint32_t header[3];
+    uint8_t payload[4096];
+
+    while (recv(fd, header, sizeof(header), MSG_WAITALL) == sizeof(header) &&
+           header[2] <= sizeof(payload) &&
+           (!header[2] || recv(fd, payload, header[2], MSG_WAITALL) ==
+                          header[2])) {
+        const struct {
+            uint32_t header[3];
+            uint64_t features;
+        } QEMU_PACKED reply = {
+            { header[0], 1 | 4, 8 }, 1ull << VIRTIO_F_VERSION_1,
+        };
+
+        if (header[0] == 1 && /* GET_FEATURES */
+            send(fd, &reply, sizeof(reply), MSG_NOSIGNAL) < 0) {
+            break;
+        }
+    }
+    return NULL;
+}
+
+static GThread *vhost_user_start(Rig *r, int *fd)
+{
+    int pair[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
+    g_assert_cmpint(fcntl(pair[0], F_SETFD, FD_CLOEXEC), ==, 0);
+    *fd = pair[0];
+    g_string_append_printf(r->args, "-chardev socket,id=vu,fd=%d "
+                           "-netdev vhost-user,id=net,chardev=vu ",
+                           rig_give_fd(r, pair[1]));
+    return g_thread_new("vhost-user", vhost_user_run, GINT_TO_POINTER(*fd));
+}
+
+typedef struct RefusedCase {
+    const char *type;       /* of the netdev */
+    const char *args;       /* NULL: needs more than arguments */
+} RefusedCase;
+
+static const RefusedCase refused[] = {
+#ifdef CONFIG_SLIRP
+    { "user", "-netdev user,id=net " },
+#endif
+    { "hubport", "-netdev hubport,id=net,hubid=9 " },
+    { "socket", "-netdev socket,id=net,listen=:0 " },
+    { "stream", "-netdev stream,id=net,server=on,addr.type=unix,"
+      "addr.path=refused.sock,addr.abstract=on " },
+    { "dgram", "-netdev dgram,id=net,local.type=inet,local.host=127.0.0.1,"
+      "local.port=0,remote.type=inet,remote.host=127.0.0.1,remote.port=9 " },
+    { "vhost-user" },
+};
+
+/* The message names the object, the netdev and its type. */
+static void expect_refused(Rig *r, const char *props, const char *type)
+{
+    g_autofree char *name = g_strdup_printf("'%s'", type);
+    QDict *error = rig_add_error(r, props);
+    const char *desc = qdict_get_str(error, "desc");
+
+    g_test_message("%s", desc);
+    g_assert_true(g_str_has_prefix(desc, "filter-redirector 'f0': "));
+    g_assert_nonnull(strstr(desc, "'net'"));
+    g_assert_nonnull(strstr(desc, name));
+    qobject_unref(error);
+}
+
+static void test_refused(const void *data)
+{
+    const RefusedCase *c = data;
+    Rig *r = rig_new();
+    GThread *back_end = NULL;
+    int fd;
+
+    rig_tap(r, "x", 0);
+    rig_chardev(r, "co");
+    if (c->args) {
+        g_string_append(r->args, c->args);
+    } else {
+#ifndef CONFIG_VHOST_NET_USER
+        g_test_skip("QEMU is built without vhost-user");
+        rig_free(r);
+        return;
+#endif
+        back_end = vhost_user_start(r, &fd);
+    }
+    rig_start(r);
+    expect_refused(r, "id=f0,netdev=net,queue=tx,outdev=co,"
+                   "enable_when_stopped=on,enable_when_running=off", c->type);
+    expect_refused(r, "id=f0,netdev=net,queue=tx,outdev=co,"
+                   "enable_when_stopped=on", c->type);
+    rig_add(r, "id=f0,netdev=x,queue=tx,outdev=co,enable_when_stopped=on,"
+            "enable_when_running=off");
+    rig_free(r);
+    if (back_end) {
+        g_thread_join(back_end);
+        close(fd);
+    }
+}
+
+static void test_no_state(const void *data)
+{
+    Bench b = bench_new();
+    QDict *error;
+    const char *desc;
+
+    rig_start(b.r);
+    error = rig_add_error(b.r, data);
+    desc = qdict_get_str(error, "desc");
+    g_test_message("%s", desc);
+    g_assert_true(g_str_has_prefix(desc, "filter-redirector 'f0': "));
+    g_assert_nonnull(strstr(desc, "enable_when_stopped"));
+    g_assert_nonnull(strstr(desc, "enable_when_running"));
+    qobject_unref(error);
+    rig_free(b.r);
+}
+
+static void add_refused_cases(void)
+{
+    static const char *const no_state[][2] = {
+        { "hand-over", "id=f0,netdev=x,outdev=co,enable_when_stopped=off,"
+          "enable_when_running=off" },
+        { "capture", "id=f0,netdev=n,in_netdev=x,outdev=co,"
+          "enable_when_running=off" },
+        { "inject", "id=f0,netdev=n,indev=ci,out_netdev=x,"
+          "enable_when_running=off" },
+        { "classic", "id=f0,netdev=n,indev=ci,enable_when_running=off" },
+    };
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(refused); i++) {
+        g_autofree char *path =
+            g_strdup_printf("/filter-redirector/refused/%s",
+                            refused[i].type);
+
+        case_add(path, test_refused, &refused[i]);
+    }
+    for (i = 0; i < ARRAY_SIZE(no_state); i++) {
+        g_autofree char *path =
+            g_strdup_printf("/filter-redirector/no-state/%s",
+                            no_state[i][0]);
+
+        case_add(path, test_no_state, no_state[i][1]);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    sandbox_enter(argv);
+    g_test_init(&argc, &argv, NULL);
+
+    add_refused_cases();
+    return g_test_run();
+}
