@@ -27,7 +27,7 @@
 #include "../../net/packet-socket-int.h"
 #include "input.h"
 
-#define BLOCK_SIZE (128 * KiB)
+#define RING_BLOCK (128 * KiB)
 #define BLOCKS_MAX 8
 #define VNET_LEN 10
 #define PENDING_MAX 4096
@@ -52,7 +52,7 @@ typedef struct Expected {
     bool stale;             /* it has been thrown away */
 } Expected;
 
-static uint8_t ring[BLOCKS_MAX * BLOCK_SIZE] QEMU_ALIGNED(4096);
+static uint8_t ring[BLOCKS_MAX * RING_BLOCK] QEMU_ALIGNED(4096);
 static unsigned blocks;
 static bool macvtap;
 static bool wild;               /* anything may stand in a block */
@@ -82,9 +82,9 @@ int __wrap_setsockopt(int fd, int level, int name, const void *val,
         if (!req->tp_block_nr) {
             return 0;
         }
-        g_assert(len == sizeof(*req) && req->tp_block_size == BLOCK_SIZE);
+        g_assert(len == sizeof(*req) && req->tp_block_size == RING_BLOCK);
         g_assert(req->tp_frame_nr ==
-                 req->tp_block_nr * (BLOCK_SIZE / req->tp_frame_size));
+                 req->tp_block_nr * (RING_BLOCK / req->tp_frame_size));
         blocks = req->tp_block_nr;
     }
     return 0;
@@ -107,13 +107,13 @@ int __wrap_munmap(void *addr, size_t len);
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd,
                   off_t offset)
 {
-    g_assert(fd == RING_FD && len == blocks * BLOCK_SIZE);
+    g_assert(fd == RING_FD && len == blocks * RING_BLOCK);
     return ring;
 }
 
 int __wrap_munmap(void *addr, size_t len)
 {
-    g_assert(addr == ring && len == blocks * BLOCK_SIZE);
+    g_assert(addr == ring && len == blocks * RING_BLOCK);
     return 0;
 }
 
@@ -175,7 +175,7 @@ int packet_socket_state(int fd, const PacketInterface *iface, char *name)
 
 static struct tpacket_hdr_v1 *block_hdr(unsigned n)
 {
-    struct tpacket_block_desc *desc = (void *)(ring + n * BLOCK_SIZE);
+    struct tpacket_block_desc *desc = (void *)(ring + n * RING_BLOCK);
 
     return &desc->hdr.bh1;
 }
@@ -196,7 +196,7 @@ static void close_block(unsigned status)
 
 static bool open_block(void)
 {
-    struct tpacket_block_desc *desc = (void *)(ring + block * BLOCK_SIZE);
+    struct tpacket_block_desc *desc = (void *)(ring + block * RING_BLOCK);
 
     if (used) {
         return true;
@@ -240,20 +240,20 @@ static void put_packet(const Expected *e)
 {
     size_t net = TPACKET_ALIGN(TPACKET3_HDRLEN + MAX(ETH_HLEN, 16)) + VNET_LEN;
     size_t mac = net - ETH_HLEN;
-    size_t room = BLOCK_SIZE - ROUND_UP(sizeof(struct tpacket_block_desc),
+    size_t room = RING_BLOCK - ROUND_UP(sizeof(struct tpacket_block_desc),
                                         ALIGNMENT);
     size_t size = ROUND_UP(mac + e->snaplen, ALIGNMENT);
     struct tpacket3_hdr *hdr;
 
     g_assert(size <= room);
-    if (used && used + size >= BLOCK_SIZE) {
+    if (used && used + size >= RING_BLOCK) {
         close_block(0);
     }
     if (tail - head == PENDING_MAX || !open_block()) {
         drop();
         return;
     }
-    hdr = (void *)(ring + block * BLOCK_SIZE + used);
+    hdr = (void *)(ring + block * RING_BLOCK + used);
     /* Reserving it: the rest is what was there. */
     hdr->tp_next_offset = size;
     hdr->hv1 = (struct tpacket_hdr_variant1) {
@@ -326,7 +326,7 @@ static void scribble(FuzzInput *in)
 {
     unsigned where = take16(in), bits = take8(in), i;
     struct tpacket_hdr_v1 *hdr = block_hdr(bits % blocks);
-    uint8_t *base = ring + bits % blocks * BLOCK_SIZE;
+    uint8_t *base = ring + bits % blocks * RING_BLOCK;
     uint32_t value = take16(in);
 
     if (!(hdr->block_status & TP_STATUS_USER)) {
@@ -341,10 +341,10 @@ static void scribble(FuzzInput *in)
         hdr->offset_to_first_pkt = value;
         break;
     case 2:         /* a word anywhere */
-        memcpy(base + MAX(where * 2 % (BLOCK_SIZE - 4), 48), &value, 4);
+        memcpy(base + MAX(where * 2 % (RING_BLOCK - 4), 48), &value, 4);
         break;
     case 3:         /* many of one kind */
-        for (i = 48 + where % 64; i < BLOCK_SIZE / 8; i += 4) {
+        for (i = 48 + where % 64; i < RING_BLOCK / 8; i += 4) {
             memcpy(base + i, &value, 4);
         }
         break;
@@ -419,10 +419,10 @@ static void check_bounds(const PacketFrame *f)
         g_assert(len <= left);
         left -= len;
         if (data >= ring && data < ring + sizeof(ring)) {
-            size_t first = (data - ring) / BLOCK_SIZE;
+            size_t first = (data - ring) / RING_BLOCK;
 
             g_assert(first < blocks);
-            g_assert(!len || (data + len - 1 - ring) / BLOCK_SIZE == first);
+            g_assert(!len || (data + len - 1 - ring) / RING_BLOCK == first);
             g_assert(block_hdr(first)->block_status & TP_STATUS_USER);
         } else {
             g_assert(!__asan_region_is_poisoned(data, len));
@@ -561,7 +561,7 @@ static PacketCapture *start(FuzzInput *in)
     PacketInterface iface = { .name = "fuzz", .macvtap = how & 4 };
     PacketCaptureOptions options = {
         .dir = NET_FILTER_DIRECTION_ALL,
-        .ring_size = sizes[how & 3] * BLOCK_SIZE,
+        .ring_size = sizes[how & 3] * RING_BLOCK,
         .snaplen = how & 8 ? 1 : 0,     /* see PACKET_RX_RING: not asked */
     };
 
@@ -571,7 +571,7 @@ static PacketCapture *start(FuzzInput *in)
     block = head = closed = tail = drops = used = 0;
     all_drops = truncated = doubtful = thrown = 0;
     for (i = 0; i < BLOCKS_MAX; i++) {
-        struct tpacket_block_desc *desc = (void *)(ring + i * BLOCK_SIZE);
+        struct tpacket_block_desc *desc = (void *)(ring + i * RING_BLOCK);
 
         memset(desc, 0, sizeof(*desc));
     }
