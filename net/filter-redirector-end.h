@@ -282,6 +282,8 @@ typedef struct RedirectorPacketOptions {
     const char *netdev;     /* id of a TAP netdev */
     const char *fd;         /* a packet socket that the user passes, or NULL */
     uint64_t ring_size;     /* capture: bytes */
+    uint32_t snaplen;       /* capture: bytes of a packet, or 0 for all */
+    const char *filter;     /* capture: see packet_filter_parse(); or NULL */
 } RedirectorPacketOptions;
 
 /**

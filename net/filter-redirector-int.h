@@ -28,6 +28,8 @@ struct Redirector {
     bool enable_when_running;
     bool ring_size_given;
     uint64_t ring_size;
+    uint32_t snaplen;
+    char *filter;
 
     /*
      * At most two ways of packets: from the input, if it isn't the chain, to

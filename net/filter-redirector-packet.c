@@ -8,15 +8,13 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "monitor/monitor.h"
-#include "qemu/ctype.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "net/vhost_net.h"
-#include "standard-headers/linux/virtio_net.h"
+#include "system/runstate.h"
 #include "filter-redirector-end.h"
 #include "net/packet-stream.h"
 #include "trace.h"
@@ -47,28 +45,6 @@ static NetClientState *find_tap(const char *property, const char *id,
     return nc;
 }
 
-/*
- * A packet socket that the user names: the number of a descriptor that QEMU
- * inherited, a name (getfd) or a set of descriptors (add-fd).
- */
-static int take_socket(NetClientState *nc, const char *name,
-                       PacketInterface *iface, Error **errp)
-{
-    bool inherited = qemu_isdigit(name[0]);
-    int fd = g_str_has_prefix(name, "/dev/fdset/")
-             ? qemu_open(name, O_RDWR, errp)
-             : monitor_fd_param(monitor_cur(), name, errp);
-
-    if (fd >= 0 && !packet_socket_take(nc, fd, iface, errp)) {
-        /* Of a wrong number nothing is known, not even that it's not QEMU's. */
-        if (!inherited) {
-            qemu_close(fd);
-        }
-        return -1;
-    }
-    return fd;
-}
-
 /* Return: a packet socket on the interface of the netdev, or -1 */
 static int end_open(PacketEnd *end, const char *property,
                     const RedirectorPacketOptions *opt, Error **errp)
@@ -81,7 +57,7 @@ static int end_open(PacketEnd *end, const char *property,
         return -1;
     }
     if (opt->fd) {
-        fd = take_socket(nc, opt->fd, &end->iface, errp);
+        fd = packet_socket_get(nc, opt->fd, &end->iface, errp);
         if (fd < 0) {
             error_prepend(errp, "%s_fd '%s': ", property, opt->fd);
         }
@@ -121,15 +97,6 @@ static EndState end_state(int ret)
 /* How long until switching the capture is tried again, microseconds. */
 #define RETRY_SWITCH_US (100 * 1000)
 
-/*
- * What was captured may take as long as that to come to light once capturing
- * has ended, microseconds.
- */
-#define DISCARD_US (2 * PACKET_CAPTURE_LATENCY_MS * 1000)
-
-/* Most packets thrown away before the main loop gets its turn. */
-#define DISCARD_BUDGET (64 * REDIRECTOR_BATCH)
-
 typedef struct PacketSource {
     RedirectorSource parent;
     PacketEnd end;
@@ -138,10 +105,9 @@ typedef struct PacketSource {
     bool capturing;             /* the kernel puts packets into the ring */
     bool switch_failed;         /* and that was reported */
     bool polled;
-    bool discarding;            /* all that is in the ring */
-    int64_t discard_until;      /* microseconds, or until the ring is empty */
+    PacketFilter *filter;
     QEMUTimer *retry_switch;
-    QEMUTimer *discarded;
+    QEMUTimer *keep;
 } PacketSource;
 
 #define PACKET_SOURCE(s) container_of(s, PacketSource, parent)
@@ -149,9 +115,7 @@ typedef struct PacketSource {
 static void source_switch(PacketSource *s)
 {
     RedirectorOwner *owner = s->parent.owner;
-    /* What is thrown away must not get mixed with what comes next. */
-    bool on = s->parent.on && s->parent.gate != SWITCHOVER_SHUT &&
-              !s->discarding;
+    bool on = s->parent.on && s->parent.gate != SWITCHOVER_SHUT;
     int ret;
 
     if (on == s->capturing) {
@@ -188,6 +152,16 @@ static void source_readable(void *opaque)
     }
 }
 
+/* The ring's time is limited: what has to wait is moved out of it. */
+static void source_keep(void *opaque)
+{
+    PacketSource *s = opaque;
+
+    packet_capture_keep(s->capture);
+    timer_mod(s->keep, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                       packet_capture_keep_ms(s->capture));
+}
+
 /* While nobody takes packets, they collect in the ring. */
 static void source_poll(PacketSource *s)
 {
@@ -198,29 +172,10 @@ static void source_poll(PacketSource *s)
         qemu_set_fd_handler(packet_capture_fd(s->capture),
                             on ? source_readable : NULL, NULL, s);
     }
-}
-
-static void source_discard(PacketSource *s)
-{
-    PacketFrame frames[REDIRECTOR_BATCH];
-    unsigned n, total = 0;
-    int64_t now;
-
-    do {
-        n = packet_capture_read(s->capture, frames, REDIRECTOR_BATCH);
-        packet_capture_release(s->capture, n);
-        s->parent.stats.discarded += n;
-        total += n;
-    } while (n && total < DISCARD_BUDGET);
-
-    now = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
-    if (n) {
-        timer_mod(s->discarded, now);
-    } else if (now < s->discard_until) {
-        timer_mod(s->discarded, s->discard_until);
-    } else {
-        s->discarding = false;
-        source_switch(s);
+    if (on) {
+        timer_del(s->keep);
+    } else if (!timer_pending(s->keep)) {
+        source_keep(s);
     }
 }
 
@@ -233,12 +188,10 @@ static void source_update(RedirectorSource *parent)
         return;
     }
     s->gate = parent->gate;
-    if (before == SWITCHOVER_KEEP && s->gate == SWITCHOVER_SHUT) {
-        s->discarding = true;
-        s->discard_until = qemu_clock_get_us(QEMU_CLOCK_REALTIME) + DISCARD_US;
-        timer_mod(s->discarded, s->discard_until);
-    }
     source_switch(s);
+    if (before == SWITCHOVER_KEEP && s->gate == SWITCHOVER_SHUT) {
+        packet_capture_discard(s->capture);
+    }
     source_poll(s);
 }
 
@@ -249,19 +202,22 @@ static void source_retry_switch(void *opaque)
     source_switch(s);
 }
 
-static void source_discarded(void *opaque)
+/* What the capture counts itself. */
+static void source_count(PacketSource *s)
 {
-    source_discard(opaque);
+    FilterRedirectorStats *stats = &s->parent.stats;
+
+    packet_capture_losses(s->capture, &stats->lost, &stats->errors);
+    stats->discarded = packet_capture_discarded(s->capture);
 }
 
 static void source_close(PacketSource *s)
 {
     if (s->capture) {
         timer_del(s->retry_switch);
-        timer_del(s->discarded);
+        timer_del(s->keep);
         qemu_set_fd_handler(packet_capture_fd(s->capture), NULL, NULL, NULL);
-        packet_capture_losses(s->capture, &s->parent.stats.lost,
-                              &s->parent.stats.errors);
+        source_count(s);
         packet_capture_free(s->capture);
         s->capture = NULL;
     }
@@ -276,10 +232,6 @@ static unsigned source_read(RedirectorSource *parent, PacketFrame *frames,
         source_close(s);
     }
     if (!s->capture || parent->gate == SWITCHOVER_KEEP) {
-        return 0;
-    }
-    if (s->discarding) {
-        source_discard(s);
         return 0;
     }
     return packet_capture_read(s->capture, frames, max);
@@ -297,10 +249,14 @@ static void source_release(RedirectorSource *parent,
 static EndState source_state(RedirectorSource *parent)
 {
     PacketSource *s = PACKET_SOURCE(parent);
-    EndState state = s->capture && s->end.nc
-                     ? end_state(packet_capture_state(s->capture, NULL))
-                     : END_STATE(GONE);
+    EndState state = END_STATE(GONE);
+    int ret;
 
+    if (s->capture && s->end.nc) {
+        ret = packet_capture_state(s->capture, NULL);
+        /* While a large ring is being made nothing is captured, either. */
+        state = ret == -EINPROGRESS ? END_STATE(HELD) : end_state(ret);
+    }
     return state == END_STATE(ACTIVE) && !s->capturing ? END_STATE(HELD)
                                                        : state;
 }
@@ -313,8 +269,10 @@ static void source_describe(RedirectorSource *parent,
 
     pstrcpy(ifname, sizeof(ifname), s->end.iface.name);
     if (s->capture) {
-        packet_capture_losses(s->capture, &end->stats->lost,
-                              &end->stats->errors);
+        source_count(s);
+        end->stats->lost = s->parent.stats.lost;
+        end->stats->errors = s->parent.stats.errors;
+        end->stats->discarded = s->parent.stats.discarded;
         packet_capture_state(s->capture, ifname);
     }
     end_describe(&s->end, ifname, end);
@@ -335,7 +293,8 @@ static void source_free(RedirectorSource *parent)
 
     source_close(s);
     timer_free(s->retry_switch);
-    timer_free(s->discarded);
+    timer_free(s->keep);
+    g_free(s->filter);
     g_free(s->end.netdev);
     g_free(s);
 }
@@ -351,32 +310,69 @@ static const RedirectorSourceOps packet_source_ops = {
     .free = source_free,
 };
 
+/* A large ring has been made, or not. */
+static void source_ready(void *opaque, Error *err)
+{
+    PacketSource *s = opaque;
+
+    if (err) {
+        error_reportf_err(err, "filter-redirector '%s': in_netdev '%s': ",
+                          s->parent.owner->id, s->end.netdev);
+        source_close(s);
+    }
+    s->parent.owner->run_later(s->parent.owner);
+}
+
+static PacketCapture *source_open(PacketSource *s,
+                                  const RedirectorPacketOptions *opt,
+                                  Error **errp)
+{
+    ERRP_GUARD();
+    PacketCaptureOptions options = {
+        .dir = s->parent.owner->nf->direction,
+        .ring_size = opt->ring_size,
+        .snaplen = opt->snaplen,
+        /* Else nobody is kept waiting, and errors are told at once. */
+        .ready = runstate_is_running() ? source_ready : NULL,
+        .opaque = s,
+    };
+    PacketCapture *capture;
+    int fd;
+
+    if (opt->filter) {
+        options.filter = s->filter = packet_filter_parse(opt->filter, errp);
+        if (!s->filter) {
+            return NULL;
+        }
+    }
+    fd = end_open(&s->end, "in_netdev", opt, errp);
+    if (fd < 0) {
+        return NULL;
+    }
+    capture = packet_capture_open(fd, &s->end.iface, &options, errp);
+    if (!capture) {
+        error_prepend(errp, "in_netdev '%s': ", opt->netdev);
+    }
+    return capture;
+}
+
 RedirectorSource *redirector_packet_source(RedirectorOwner *owner,
                                            const RedirectorPacketOptions *opt,
                                            Error **errp)
 {
-    ERRP_GUARD();
     PacketSource *s = g_new0(PacketSource, 1);
-    int fd = end_open(&s->end, "in_netdev", opt, errp);
 
     s->parent.ops = &packet_source_ops;
     s->parent.owner = owner;
     s->parent.role = SWITCHOVER_CAPTURE;
-    if (fd >= 0) {
-        s->capture = packet_capture_new(fd, &s->end.iface,
-                                        owner->nf->direction, opt->ring_size,
-                                        errp);
-        if (!s->capture) {
-            error_prepend(errp, "in_netdev '%s': ", opt->netdev);
-        }
-    }
+    s->capture = source_open(s, opt, errp);
     if (!s->capture) {
         source_free(&s->parent);
         return NULL;
     }
     s->retry_switch = timer_new_us(QEMU_CLOCK_REALTIME, source_retry_switch,
                                    s);
-    s->discarded = timer_new_us(QEMU_CLOCK_REALTIME, source_discarded, s);
+    s->keep = timer_new_ms(QEMU_CLOCK_REALTIME, source_keep, s);
     return &s->parent;
 }
 
@@ -468,22 +464,10 @@ static void cut_take(RedirectorSink *parent, PacketFrame *f)
     packet_stream_put(&PACKET_SINK(parent)->cut, NULL, 0, f->iov, f->iovcnt);
 }
 
-/*
- * The kernel says ENOBUFS for a full queue, and for a super-packet to a TAP
- * whose offloads are off, for ever.  If the queue is empty it isn't full.
- */
-static bool must_be_cut(PacketSink *s, const PacketFrame *f)
-{
-    return f->hdr_len &&
-           f->hdr[offsetof(struct virtio_net_hdr, gso_type)] !=
-           VIRTIO_NET_HDR_GSO_NONE &&
-           s->end.nc && !packet_interface_backlogged(s->end.nc);
-}
-
 /* Return: true if the packet has been dealt with, false to try it again */
 static bool sink_failed(PacketSink *s, PacketFrame *f, int err)
 {
-    if (err == -ENOBUFS && must_be_cut(s, f)) {
+    if (err == -EOPNOTSUPP) {
         err = redirector_finish(&s->parent, f, packet_stream_room(&s->cut),
                                 cut_take);
         if (err > 0) {
@@ -492,6 +476,7 @@ static bool sink_failed(PacketSink *s, PacketFrame *f, int err)
         err = err ?: -EMSGSIZE;
     }
     switch (err) {
+    case -EAGAIN:
     case -ENOBUFS:
         sink_wait(s, s->retry_us);
         s->retry_us = MIN(2 * s->retry_us, RETRY_FULL_US);
@@ -591,6 +576,9 @@ static void sink_netdev_removed(RedirectorSink *parent, NetClientState *nc)
 
     if (nc == s->end.nc) {
         s->end.nc = NULL;   /* closed once nobody sends */
+        if (s->inject) {
+            packet_inject_set_netdev(s->inject, NULL);
+        }
     }
 }
 
@@ -627,17 +615,12 @@ static PacketInject *sink_open(PacketEnd *end,
     if (fd < 0) {
         return NULL;
     }
-    if (end->iface.macvtap) {
-        error_setg(errp, "out_netdev '%s': interface '%s' is a macvtap: "
-                   "injected packets would go to the network, not to the "
-                   "guest", opt->netdev, end->iface.name);
-        qemu_close(fd);
-        return NULL;
-    }
     inject = packet_inject_new(fd, &end->iface, errp);
     if (!inject) {
         error_prepend(errp, "out_netdev '%s': ", opt->netdev);
+        return NULL;
     }
+    packet_inject_set_netdev(inject, end->nc);
     return inject;
 }
 

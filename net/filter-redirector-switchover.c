@@ -35,49 +35,18 @@ static bool stopped_by_migration(RunState state)
            state == RUN_STATE_POSTMIGRATE;
 }
 
-/* The phases of a machine that its migration has stopped. */
-static const SwitchoverPhase next[][SWITCHOVER__MAX] = {
-    [PHASE_STOPPED] = {
-        [SWITCHOVER_RUN_STATE]    = PHASE_STOPPED,
-        [SWITCHOVER_SETUP]        = PHASE_STOPPED,
-        [SWITCHOVER_SENT]         = PHASE_LEAVING,
-        [SWITCHOVER_DONE]         = PHASE_MIGRATED,
-        [SWITCHOVER_FAILED]       = PHASE_STOPPED,
-        [SWITCHOVER_LOCAL_SETUP]  = PHASE_STOPPED,
-        [SWITCHOVER_LOCAL_DONE]   = PHASE_LOCAL,
-        [SWITCHOVER_LOCAL_FAILED] = PHASE_STOPPED,
-    },
-    [PHASE_LEAVING] = {
-        [SWITCHOVER_RUN_STATE]    = PHASE_LEAVING,
-        [SWITCHOVER_SETUP]        = PHASE_STOPPED,
-        [SWITCHOVER_SENT]         = PHASE_LEAVING,
-        [SWITCHOVER_DONE]         = PHASE_MIGRATED,
-        [SWITCHOVER_FAILED]       = PHASE_STOPPED,
-        [SWITCHOVER_LOCAL_SETUP]  = PHASE_STOPPED,
-        [SWITCHOVER_LOCAL_DONE]   = PHASE_LOCAL,
-        [SWITCHOVER_LOCAL_FAILED] = PHASE_STOPPED,
-    },
-    /* A second migration starts over: the first one's guest is given up. */
-    [PHASE_MIGRATED] = {
-        [SWITCHOVER_RUN_STATE]    = PHASE_MIGRATED,
-        [SWITCHOVER_SETUP]        = PHASE_STOPPED,
-        [SWITCHOVER_SENT]         = PHASE_MIGRATED,
-        [SWITCHOVER_DONE]         = PHASE_MIGRATED,
-        [SWITCHOVER_FAILED]       = PHASE_STOPPED,
-        [SWITCHOVER_LOCAL_SETUP]  = PHASE_STOPPED,
-        [SWITCHOVER_LOCAL_DONE]   = PHASE_LOCAL,
-        [SWITCHOVER_LOCAL_FAILED] = PHASE_STOPPED,
-    },
-    [PHASE_LOCAL] = {
-        [SWITCHOVER_RUN_STATE]    = PHASE_LOCAL,
-        [SWITCHOVER_SETUP]        = PHASE_STOPPED,
-        [SWITCHOVER_SENT]         = PHASE_LEAVING,
-        [SWITCHOVER_DONE]         = PHASE_MIGRATED,
-        [SWITCHOVER_FAILED]       = PHASE_STOPPED,
-        [SWITCHOVER_LOCAL_SETUP]  = PHASE_STOPPED,
-        [SWITCHOVER_LOCAL_DONE]   = PHASE_LOCAL,
-        [SWITCHOVER_LOCAL_FAILED] = PHASE_STOPPED,
-    },
+/*
+ * What follows where its migration has stopped the machine.  A second migration
+ * starts over: the first one's guest is given up.
+ */
+static const SwitchoverPhase next[SWITCHOVER__MAX] = {
+    [SWITCHOVER_SETUP]        = PHASE_STOPPED,
+    [SWITCHOVER_SENT]         = PHASE_LEAVING,
+    [SWITCHOVER_DONE]         = PHASE_MIGRATED,
+    [SWITCHOVER_FAILED]       = PHASE_STOPPED,
+    [SWITCHOVER_LOCAL_SETUP]  = PHASE_STOPPED,
+    [SWITCHOVER_LOCAL_DONE]   = PHASE_LOCAL,
+    [SWITCHOVER_LOCAL_FAILED] = PHASE_STOPPED,
 };
 
 SwitchoverPhase switchover_next(SwitchoverPhase phase, SwitchoverEvent event,
@@ -91,7 +60,12 @@ SwitchoverPhase switchover_next(SwitchoverPhase phase, SwitchoverEvent event,
     if (phase == PHASE_RUNNING || phase == PHASE_INCOMING) {
         phase = PHASE_STOPPED;
     }
-    return next[phase][event];
+    /* What has been decided stays so. */
+    if (event == SWITCHOVER_RUN_STATE ||
+        (event == SWITCHOVER_SENT && phase == PHASE_MIGRATED)) {
+        return phase;
+    }
+    return next[event];
 }
 
 SwitchoverEvent switchover_event(MigrationStatus status)

@@ -233,6 +233,9 @@ static bool check(Redirector *r, const char *indev, const char *outdev,
                    "are both off: it would never work");
     } else if (r->ring_size_given && !r->in_netdev) {
         error_setg(errp, "'ring_size' needs 'in_netdev'");
+    } else if ((r->snaplen || r->filter) && !r->in_netdev) {
+        error_setg(errp, "'%s' needs 'in_netdev'",
+                   r->filter ? "filter" : "snaplen");
     } else if (r->in_netdev_fd && !r->in_netdev) {
         error_setg(errp, "'in_netdev_fd' needs 'in_netdev', the netdev that "
                    "the packet socket is for");
@@ -340,6 +343,8 @@ static bool open_input(Redirector *r, const char *indev, bool vnet_hdr,
         .netdev = r->in_netdev,
         .fd = r->in_netdev_fd,
         .ring_size = r->ring_size,
+        .snaplen = r->snaplen,
+        .filter = r->filter,
     };
     Chardev *chr;
 
@@ -500,6 +505,7 @@ void redirector_free(Redirector *r)
     g_free(r->in_netdev);
     g_free(r->out_netdev);
     g_free(r->in_netdev_fd);
+    g_free(r->filter);
     g_free(r->out_netdev_fd);
     g_free(r);
 }
@@ -572,6 +578,7 @@ STR_PROPERTY(in_netdev)
 STR_PROPERTY(out_netdev)
 STR_PROPERTY(in_netdev_fd)
 STR_PROPERTY(out_netdev_fd)
+STR_PROPERTY(filter)
 BOOL_PROPERTY(enable_when_stopped)
 BOOL_PROPERTY(enable_when_running)
 
@@ -589,6 +596,20 @@ static void set_ring_size(Object *obj, Visitor *v, const char *name,
     if (redirector_can_change(obj, name, errp) &&
         visit_type_size(v, name, &r->ring_size, errp)) {
         r->ring_size_given = true;
+    }
+}
+
+static void get_snaplen(Object *obj, Visitor *v, const char *name,
+                        void *opaque, Error **errp)
+{
+    visit_type_uint32(v, name, &filter_redirector_get(obj)->snaplen, errp);
+}
+
+static void set_snaplen(Object *obj, Visitor *v, const char *name,
+                        void *opaque, Error **errp)
+{
+    if (redirector_can_change(obj, name, errp)) {
+        visit_type_uint32(v, name, &filter_redirector_get(obj)->snaplen, errp);
     }
 }
 
@@ -612,6 +633,9 @@ void redirector_class_init(ObjectClass *oc)
                                    set_enable_when_running);
     object_class_property_add(oc, "ring_size", "size", get_ring_size,
                               set_ring_size, NULL, NULL);
+    object_class_property_add(oc, "snaplen", "uint32", get_snaplen,
+                              set_snaplen, NULL, NULL);
+    object_class_property_add_str(oc, "filter", get_filter, set_filter);
 
     nfc->accept_netdev = redirector_accept_netdev;
     nfc->can_set_queue = redirector_can_set_queue;

@@ -207,6 +207,7 @@ void packet_capture_free(PacketCapture *c)
     if (!c) {
         return;
     }
+    c->options.filter = NULL;
     if (c->busy) {
         c->gone = true;         /* the thread can't be stopped */
         return;
@@ -344,6 +345,14 @@ bool packet_capture_keep(PacketCapture *c)
 
     see_to_ring(c);
     return room;
+}
+
+int packet_capture_keep_ms(PacketCapture *c)
+{
+    uint64_t blocks = c->options.ring_size / PACKET_RING_BLOCK_SIZE;
+
+    /* Half of the ring lasts twice as long. */
+    return blocks * PACKET_CAPTURE_LATENCY_MS / 4;
 }
 
 void packet_capture_discard(PacketCapture *c)

@@ -30,6 +30,14 @@
 #define QUEUE_PART 4
 #define QUEUE_MAX 256
 
+/*
+ * A queue that is never found empty need not stand still.  If it is full, the
+ * network sends more than its reader takes, and injection is in the race, a
+ * few packets at a time; else one packet in a while goes in.
+ */
+#define RACE_PART 8
+#define PROBE_NS (10 * SCALE_MS)
+
 /* How often and how long an empty TAP is asked to take a packet. */
 #define REFUSALS_MAX 4
 #define REFUSAL_NS (20 * SCALE_MS)
@@ -43,6 +51,8 @@ struct PacketInject {
     NetClientState *nc;         /* the TAP, or NULL */
     unsigned limit;             /* packets in the TAP's queue */
     unsigned sent;              /* since it was last seen empty */
+    bool full;                  /* it was full since then */
+    int64_t sent_ns;            /* when the last packet was sent */
     unsigned refusals;          /* of the next packet, by an empty queue */
     int64_t refused_ns;         /* when the first of them was */
     PacketTxRing ring;
@@ -135,6 +145,7 @@ void packet_inject_set_netdev(PacketInject *inj, NetClientState *nc)
 {
     inj->nc = nc;
     inj->sent = 0;
+    inj->full = false;
     inj->refusals = 0;
 }
 
@@ -284,6 +295,7 @@ static int why_refused(PacketInject *inj, const PacketFrame *f)
 
     if (!inj->nc || packet_interface_backlogged(inj->nc)) {
         inj->refusals = 0;
+        inj->full = true;
         return -ENOBUFS;
     }
     if (!inj->refusals++) {
@@ -326,8 +338,13 @@ static unsigned room(PacketInject *inj)
     }
     if (inj->sent >= inj->limit && !packet_interface_backlogged(inj->nc)) {
         inj->sent = 0;
+        inj->full = false;
     }
-    return inj->limit - MIN(inj->sent, inj->limit);
+    if (inj->sent < inj->limit) {
+        return inj->limit - inj->sent;
+    }
+    return inj->full ? MAX(inj->limit / RACE_PART, 1)
+                     : get_clock() - inj->sent_ns >= PROBE_NS;
 }
 
 unsigned packet_inject_send(PacketInject *inj, const PacketFrame *frames,
@@ -340,7 +357,10 @@ unsigned packet_inject_send(PacketInject *inj, const PacketFrame *frames,
     if (allowed) {
         sent = send_some(inj, frames, allowed, err);
         inj->sent += sent;
-        inj->refusals = sent ? 0 : inj->refusals;
+        if (sent) {
+            inj->sent_ns = get_clock();
+            inj->refusals = 0;
+        }
     }
     if (*err) {
         *err = explain(inj, &frames[sent], *err);

@@ -37,8 +37,8 @@ QEMU_BUILD_BUG_ON(PACKET_RING_SIZE_MIN < 2 * PACKET_RING_BLOCK_SIZE);
 /* Bytes of packets that a chunk has room for, or more if one needs it. */
 #define CHUNK_MIN (32 * KiB)
 
-/* Most blocks that are moved out of the ring at once. */
-#define KEEP_BATCH 16
+/* Most bytes, or so, that are moved out of the ring at once. */
+#define KEEP_BATCH (2 * MiB)
 
 /* What is at a place. */
 typedef enum Kind {
@@ -484,7 +484,8 @@ static void keep_block(PacketRing *r, PacketRingPlace place,
  * Moves a block's packets to a chunk.
  * Return: false if there is no room for it
  */
-static bool keep_one(PacketRing *r, PacketRingPlace place, size_t max)
+static bool keep_one(PacketRing *r, PacketRingPlace place, size_t max,
+                     size_t *total)
 {
     size_t size = measure(r, place);
     PacketChunk *chunk = size ? chunk_with_room(r, size, max) : NULL;
@@ -494,6 +495,7 @@ static bool keep_one(PacketRing *r, PacketRingPlace place, size_t max)
         return false;
     }
     keep_block(r, place, chunk);
+    *total += size;
     r->first.block = (place.block + 1) % r->blocks;
     if (!r->first.chunk) {
         r->first.chunk = QSIMPLEQ_FIRST(&r->chunks);
@@ -504,21 +506,28 @@ static bool keep_one(PacketRing *r, PacketRingPlace place, size_t max)
     return true;
 }
 
+/* Has the kernel handed over more than half of the ring? */
+static bool half_full(PacketRing *r)
+{
+    unsigned half = (r->first.block + r->blocks / 2) % r->blocks;
+
+    return qatomic_load_acquire(&block_hdr(r, half)->block_status) &
+           TP_STATUS_USER;
+}
+
 bool packet_ring_keep(PacketRing *r, size_t max)
 {
     PacketRingPlace place;
+    size_t total = 0;
     bool room = true;
-    unsigned i;
 
-    for (i = 0; i < KEEP_BATCH && room; i++) {
+    while (room && total < KEEP_BATCH && half_full(r)) {
         place = r->first;
         if (place.chunk) {
             place = (PacketRingPlace) { .block = r->first.block };
         }
-        if (!place_open(r, &place)) {
-            break;
-        }
-        room = keep_one(r, place, max);
+        place_open(r, &place);
+        room = keep_one(r, place, max, &total);
     }
     packet_ring_rewind(r);
     return room;

@@ -125,13 +125,14 @@ bool packet_ring_next(PacketRing *r, PacketRingPacket *p);
 void packet_ring_release(PacketRing *r, unsigned n);
 
 /**
- * packet_ring_keep() - Move packets out of the ring
+ * packet_ring_keep() - Move packets out of the ring, if more than half is used
  * @r: ring
  * @max: bytes that the chunks may take
  *
- * At most a bounded number.  What has been read and not released is read again.
+ * At most a bounded number of blocks.  What has been read and not released is
+ * read again.
  *
- * Return: false if there is no room for all that the kernel has handed over
+ * Return: false if there was no room for them
  */
 bool packet_ring_keep(PacketRing *r, size_t max);
 

@@ -88,6 +88,11 @@ bool packet_capture_keep(PacketCapture *c)
     g_assert_not_reached();
 }
 
+int packet_capture_keep_ms(PacketCapture *c)
+{
+    g_assert_not_reached();
+}
+
 void packet_capture_discard(PacketCapture *c)
 {
     g_assert_not_reached();

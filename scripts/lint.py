@@ -11,7 +11,7 @@ import sys
 import unittest
 from pathlib import Path
 
-from patchset import (TOP, SeriesError, bases, check_new_files, main_base, read_series,
+from patchset import (TOP, SeriesError, bases, check_new_files, main_base, outdated, read_series,
                       shown, variants)
 import test_tree
 from tap import Group
@@ -74,7 +74,8 @@ def check_series_files(group: Group, paths: list[Path]) -> None:
         name = f"patches for QEMU {base} are well formed"
         try:
             check_new_files(read_series(base))
-            group.add(name, True)
+            why = "\n".join(outdated(base) if base != main_base() else [])
+            group.add(name, not why, why)
         except SeriesError as e:
             group.add(name, False, str(e))
             return

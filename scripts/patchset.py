@@ -19,10 +19,12 @@ file's name and header tell, as the last lines "New-file: ..." and "Patch: name"
 
 patches/*.patch are for the first version in patches/bases. An older one takes the
 folders of all versions from the first down to its own, in this order:
-patches/X.Y/NNNN-name.patch replaces the patch of this name for X.Y and what is older,
-and patches/X.Y/0000-name.patch is one more, before the series: it gives that tree
+patches/X.Y/NNNN-name.patch replaces the patch of this name for X.Y and what is older (its line
+"Replaces: ..." tells from which lines it was made, so that a later change there is
+noticed), and patches/X.Y/0000-name.patch is one more, before the series: it gives that tree
 what the next newer one has.
 """
+import hashlib
 import os
 import re
 import subprocess
@@ -69,15 +71,22 @@ class Patch:
     diff: str = ""
     path: Path | None = None  # where it was read from
     commit: str = ""  # or this
+    replaces: str = ""  # of a variant: digest of the hunks that it was made from
 
     @property
     def subject(self) -> str:
         return self.message.split("\n", 1)[0]
 
     def to_file(self) -> str:
-        new = "".join(f"New-file: {n}\n" for n in self.new_files)
-        return (f"Subject: {self.message}\n\n---\n{new}"
-                + ("\n" if new and self.diff else "") + self.diff)
+        head = "".join(f"New-file: {n}\n" for n in self.new_files)
+        head += f"Replaces: {self.replaces}\n" if self.replaces else ""
+        return (f"Subject: {self.message}\n\n---\n{head}"
+                + ("\n" if head and self.diff else "") + self.diff)
+
+    def digest(self) -> str:
+        """Of the lines that it takes and adds, not of those around them."""
+        lines = [line for line in self.diff.split("\n") if line.startswith(("-", "+"))]
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
     def to_commit(self) -> str:
         new = "".join(f"New-file: {n}\n" for n in self.new_files)
@@ -101,10 +110,13 @@ def read_patch(path: Path) -> Patch:
     patch = Patch(match[2], head.removeprefix("Subject: ").strip(), [], diff, path)
     for line in filter(None, header.split("\n")):
         key, _, value = line.partition(": ")
-        if key != "New-file" or not value.strip():
-            raise SeriesError(f"{shown(path)}: expected 'New-file: PATH' or a hunk, found"
-                              f" '{line}'")
-        patch.new_files.append(value.strip())
+        if key == "New-file" and value.strip():
+            patch.new_files.append(value.strip())
+        elif key == "Replaces" and value.strip():
+            patch.replaces = value.strip()
+        else:
+            raise SeriesError(f"{shown(path)}: expected 'New-file: PATH', 'Replaces: DIGEST' or"
+                              f" a hunk, found '{line}'")
     return patch
 
 
@@ -200,6 +212,20 @@ def read_series(base: str) -> list[Patch]:
     """The patches for QEMU `base`, in order."""
     extra, series = chosen_files(base)
     return [read_patch(path) for path in [*extra.values(), *series.values()]]
+
+
+def outdated(base: str) -> list[str]:
+    """Variants of `base` made from hunks that are others now: a sentence for each."""
+    found = []
+    _, shared = chosen_files(base, without_own=True)
+    for name, path in list_patches(PATCHES / base).items():
+        if name not in shared or is_extra(path):
+            continue
+        own, general = read_patch(path), read_patch(shared[name])
+        if own.replaces != general.digest() and own.digest() != general.digest():
+            found.append(f"{shown(path)} was made from other hunks than {shown(shared[name])}"
+                         " has now (docs/hacking.md: 'A variant is out of date')")
+    return found
 
 
 def check_new_files(series: list[Patch]) -> None:

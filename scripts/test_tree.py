@@ -160,6 +160,24 @@ class Tree(unittest.TestCase):
         self.git("cherry-pick", "refs/series/applied~1", "refs/series/applied")
         self.assertIn("has no commit for patches/2.0/0000-early.patch", self.run_tool("refresh"))
 
+    # ---- variants that the shared patch has left behind
+
+    def outdated(self) -> bool:
+        return "warning: patches/1.0/0002-second.patch was made" in self.run_tool("prepare")
+
+    def test_outdated(self) -> None:
+        self.make("1.0")
+        self.change("EIGHT", "acht", "--fixup=HEAD")
+        self.run_tool("refresh")
+        self.assertFalse(self.outdated())
+        self.put("0002-second.patch", patch("second", "w20", "Huit"))
+        self.assertTrue(self.outdated())
+        self.run_tool("refresh")
+        self.assertTrue(self.outdated())
+        self.change("acht", "huit", "--fixup=HEAD")
+        self.run_tool("refresh")
+        self.assertFalse(self.outdated())
+
     def test_refresh_leaves_other_folders(self) -> None:
         self.put("1.0/0000-older.patch", patch("of 1.0", "w38", "TEN", "1.0"))
         self.put("1.0/0002-second.patch", patch("second", "w20", "acht", "1.0"))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from patchset import (APPLIED, EXTRA, NOBODY, PATCHES, PRISTINE, TOP, TREE, Patch, SeriesError,
                       as_person, check_new_files, chosen_files, commit_series, commits, git,
-                      gives, is_extra, list_patches, main, main_base, qemu_base, qemu_version,
-                      read_commit, read_patch, read_series, shown, variants)
+                      gives, is_extra, list_patches, main, main_base, outdated, qemu_base,
+                      qemu_version, read_commit, read_patch, read_series, shown, variants)
 
 # Same patches, same commits: a fixed date makes them comparable.
 DATE = "1000000000 +0000"
@@ -85,6 +85,8 @@ def prepare() -> None:
     git("update-ref", APPLIED, new)
     link_new_files(series)
     print(f"* {shown(TREE)}: QEMU {qemu_version()} with {len(series)} patches")
+    for why in outdated(qemu_base()):
+        print(f"* warning: {why}")
 
 
 # ---- refresh
@@ -143,18 +145,28 @@ def series_content(patches: list[Patch]) -> dict[Path, str]:
              for folder in {PATCHES, *(PATCHES / v for v in variants())}}
     content: dict[Path, str] = {}
     for number, patch in enumerate(patches, 1):
-        hunks = {folder: read_patch(found[patch.name]).diff
+        there = {folder: read_patch(found[patch.name])
                  for folder, found in files.items() if patch.name in found}
         if own == PATCHES or patch.name not in shared:
-            hunks[PATCHES] = patch.diff
+            there[PATCHES] = patch
         elif gives(shared[patch.name], patch.commit):
-            hunks.pop(own, None)
+            there.pop(own, None)
         else:
-            hunks[own] = patch.diff
-        for folder, diff in hunks.items():
-            out = Patch(patch.name, patch.message, patch.new_files, diff)
+            there[own] = variant(patch, there.get(own), read_patch(shared[patch.name]))
+        for folder, found in there.items():
+            out = Patch(patch.name, patch.message, patch.new_files, found.diff,
+                        replaces=found.replaces)
             content[folder / f"{number:04d}-{patch.name}.patch"] = out.to_file()
     return content
+
+
+def variant(patch: Patch, before: Patch | None, shared: Patch) -> Patch:
+    """The commit as a variant. One that has not changed is as up to date as it was."""
+    if before and before.replaces and before.digest() == patch.digest():
+        return Patch(patch.name, patch.message, patch.new_files, patch.diff,
+                     replaces=before.replaces)
+    return Patch(patch.name, patch.message, patch.new_files, patch.diff,
+                 replaces=shared.digest())
 
 
 def extra_content(patches: list[Patch]) -> dict[Path, str]:

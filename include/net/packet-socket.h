@@ -224,16 +224,23 @@ void packet_capture_release(PacketCapture *c, unsigned n);
  * packet_capture_keep() - Make room in the ring without reading
  * @c: capture
  *
- * For a capture whose packets have to wait: to be called each time its
- * descriptor is readable.  Moves what is in the ring to memory, of which it
- * takes as much as the ring has.  Without that, the ring is full after a time,
- * however few packets come.  What has been read and not released must be read
- * again.
+ * For a capture whose packets have to wait: to be called at least each
+ * packet_capture_keep_ms().  Without that, the ring is full after a time,
+ * however few packets come.  If more than half of it is used, packets are
+ * moved to memory, of which they get as much as the ring has.  What has been
+ * read and not released must be read again.
  *
- * Return: false if there is no more memory to be had: the descriptor stays
- *         readable, until packets are released or discarded
+ * Return: false if there is no more memory to be had
  */
 bool packet_capture_keep(PacketCapture *c);
+
+/**
+ * packet_capture_keep_ms() - How often packet_capture_keep() is to be called
+ * @c: capture
+ *
+ * Return: milliseconds
+ */
+int packet_capture_keep_ms(PacketCapture *c);
 
 /**
  * packet_capture_discard() - Throw away all packets captured before this call

@@ -103,6 +103,15 @@ static const ErrorCase errors[] = {
     { "out-fd-alone", "id=f0,netdev=n,out_netdev_fd=0,in_netdev=x",
       ID "'out_netdev_fd' needs 'out_netdev', the netdev that the packet "
       "socket is for" },
+    { "filter-words", "id=f0,netdev=n,in_netdev=x,outdev=c0,filter=ip",
+      ID "filter: does not begin with the number of instructions, as "
+      "'tcpdump -ddd' prints it" },
+    { "filter-empty", "id=f0,netdev=n,in_netdev=x,outdev=c0,filter=0",
+      ID "filter: has 0 instructions, not 1 to 4089" },
+    { "filter-alone", "id=f0,netdev=n,outdev=c0,filter=1",
+      ID "'filter' needs 'in_netdev'" },
+    { "snaplen-alone", "id=f0,netdev=n,outdev=c0,snaplen=64",
+      ID "'snaplen' needs 'in_netdev'" },
     { "ring-tiny", "id=f0,netdev=n,in_netdev=x,outdev=c0,ring_size=1",
       ID "ring_size 1 is out of range: use 524288 to 1073741824 bytes" },
     { "ring-small", "id=f0,netdev=n,in_netdev=x,outdev=c0,ring_size=524287",

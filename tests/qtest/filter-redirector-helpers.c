@@ -273,7 +273,7 @@ static QDict *parse_props(const char *props)
     for (i = 0; pairs[i]; i++) {
         g_auto(GStrv) kv = g_strsplit(pairs[i], "=", 2);
 
-        if (!strcmp(kv[0], "ring_size")) {
+        if (!strcmp(kv[0], "ring_size") || !strcmp(kv[0], "snaplen")) {
             qdict_put_int(dict, kv[0], g_ascii_strtoull(kv[1], NULL, 10));
         } else if (!strcmp(kv[0], "enable_when_stopped") ||
                    !strcmp(kv[0], "enable_when_running") ||
