@@ -53,4 +53,10 @@ struct Redirector {
     Notifier netdev_removed;
 };
 
+/**
+ * redirector_look() - Notice a change of the run state that nobody tells
+ * @r: redirector
+ */
+void redirector_look(Redirector *r);
+
 #endif /* NET_FILTER_REDIRECTOR_INT_H */

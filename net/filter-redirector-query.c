@@ -82,6 +82,7 @@ static FilterRedirectorInfo *query_one(NetFilterState *nf)
     Redirector *r = filter_redirector_get(OBJECT(nf));
     FilterRedirectorInfo *info = g_new0(FilterRedirectorInfo, 1);
 
+    redirector_look(r);
     info->id = g_strdup(r->owner.id);
     info->netdev = g_strdup(nf->netdev_id);
     info->queue = nf->direction;

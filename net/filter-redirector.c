@@ -123,6 +123,19 @@ static void settle(Redirector *r, SwitchoverEvent event)
     run_later(&r->owner);
 }
 
+/*
+ * QEMU doesn't tell when a machine that does not run gets another reason not
+ * to: its state has arrived, and is that of one that was stopped; or somebody
+ * resets one that has left.
+ */
+void redirector_look(Redirector *r)
+{
+    if (switchover_next(r->phase, SWITCHOVER_RUN_STATE, runstate_get()) !=
+        r->phase) {
+        settle(r, SWITCHOVER_RUN_STATE);
+    }
+}
+
 static void redirector_vm_change(void *opaque, bool running, RunState state)
 {
     settle(opaque, SWITCHOVER_RUN_STATE);
@@ -524,8 +537,11 @@ static NetFilterIntake redirector_intake(NetFilterState *nf)
 {
     Redirector *r = filter_redirector_get(OBJECT(nf));
 
-    return r->chain ? redirector_chain_intake(r->chain)
-                    : NET_FILTER_INTAKE_DEFAULT;
+    if (!r->chain) {
+        return NET_FILTER_INTAKE_DEFAULT;
+    }
+    redirector_look(r);
+    return redirector_chain_intake(r->chain);
 }
 
 bool redirector_can_change(Object *obj, const char *name, Error **errp)

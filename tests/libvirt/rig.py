@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,6 +83,7 @@ def enter() -> int:
     # Not where TMPDIR says: it has to be outside the places that host.py covers.
     folder = Path(tempfile.mkdtemp(prefix="libvirt-rig-", dir="/tmp"))
     folder.chmod(0o755)     # QEMU is not root
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         return subprocess.run(
             ["setpriv", "--pdeathsig", "KILL", "--",

@@ -19,7 +19,7 @@
 /* As much of a vhost-user back end as makes QEMU create the netdev. */
 static void *vhost_user_run(void *opaque)
 {
-    const int fd = GPOINTER_TO_INT(opaque);
+    const int fd = accept(GPOINTER_TO_INT(opaque), NULL, NULL);
     uint32_t header[3];
     uint8_t payload[4096];
 
@@ -39,20 +39,20 @@ static void *vhost_user_run(void *opaque)
             break;
         }
     }
+    close(fd);
     return NULL;
 }
 
-static GThread *vhost_user_start(Rig *r, int *fd)
+/* It ends with QEMU.  The rig has a socket's path already. */
+static GThread *vhost_user_start(Rig *r)
 {
-    int pair[2];
+    g_autofree char *path = g_strdup_printf("%s/vhost-user", r->dir);
+    int fd = rig_keep_fd(r, qtest_socket_server(path));
 
-    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
-    g_assert_cmpint(fcntl(pair[0], F_SETFD, FD_CLOEXEC), ==, 0);
-    *fd = pair[0];
-    g_string_append_printf(r->args, "-chardev socket,id=vu,fd=%d "
-                           "-netdev vhost-user,id=net,chardev=vu ",
-                           rig_give_fd(r, pair[1]));
-    return g_thread_new("vhost-user", vhost_user_run, GINT_TO_POINTER(*fd));
+    qemu_set_cloexec(fd);
+    g_string_append_printf(r->args, "-chardev socket,id=vu,path=%s "
+                           "-netdev vhost-user,id=net,chardev=vu ", path);
+    return g_thread_new("vhost-user", vhost_user_run, GINT_TO_POINTER(fd));
 }
 
 typedef struct RefusedCase {
@@ -91,8 +91,8 @@ static void test_refused(const void *data)
 {
     const RefusedCase *c = data;
     Rig *r = rig_new();
+    g_autofree char *path = rig_server(r, "srv");
     GThread *back_end = NULL;
-    int fd;
 
     rig_tap(r, "x", 0);
     rig_chardev(r, "co");
@@ -104,7 +104,7 @@ static void test_refused(const void *data)
         rig_free(r);
         return;
 #endif
-        back_end = vhost_user_start(r, &fd);
+        back_end = vhost_user_start(r);
     }
     rig_start(r);
     expect_refused(r, "id=f0,netdev=net,queue=tx,outdev=co,"
@@ -116,7 +116,6 @@ static void test_refused(const void *data)
     rig_free(r);
     if (back_end) {
         g_thread_join(back_end);
-        close(fd);
     }
 }
 
