@@ -41,7 +41,8 @@ def migrate(env: Env, rate: int, handover: bool, seconds: float) -> dict[str, fl
             destination.redirector("f0", netdev="n0", indev="hand0", out_netdev="n0",
                                    vnet_hdr_support=True)
             source.redirector("f0", netdev="n0", queue="tx", outdev="hand0",
-                              enable_when_stopped=True, vnet_hdr_support=True)
+                              enable_when_stopped=True, enable_when_running=False,
+                              vnet_hdr_support=True)
         destination.qmp("migrate-incoming", uri=f"unix:{state}")
         offerer = env.start("offer", "-i", taps[0].name, "-r", str(rate),
                             "-n", str(int(rate * seconds)), counters=sent, cpu=OFFERER)

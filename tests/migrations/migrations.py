@@ -193,11 +193,12 @@ class Qemu:
             self.redirector({"indev": "handover", "out_netdev": "net0"})
 
     def give(self, other: "Qemu", mode: str) -> None:
-        """This side hands over. Without vhost, only a capture leaves a running guest its packets."""
+        """This side hands over."""
         if self.ours and other.ours:
             self.chardev(other.path, False)
             self.redirector({"queue": "tx", "outdev": "handover", "enable_when_stopped": True,
-                             **({"in_netdev": "net0"} if mode == "capture" else {})})
+                             **({"in_netdev": "net0"} if mode == "capture"
+                                else {"enable_when_running": False})})
 
     def clean(self) -> None:
         """Takes this side's redirector away, if it has one."""

@@ -42,6 +42,9 @@ VALUES: dict[str, list[Any]] = {
     "insert": ["before", "behind", "between"],
     "vnet_hdr_support": [True, False, True, "on"],
     "enable_when_stopped": [True, False, True, 1],
+    "enable_when_running": [True, False, True, "off"],
+    "snaplen": [0, 60, 65535, -1, 2**32, "60"],
+    "filter": ["1,6 0 0 65535", "1,6 0 0 0", "", "2,6 0 0 0", "nonsense", 1],
     "ring_size": [512 << 10, 1 << 20, 16 << 20, 0, 1, -1, 2**63, 2**64 - 1, "1M", (1 << 30) + 1],
 }
 

@@ -27,7 +27,7 @@ HANDOVER = "/run/handover.sock"
 NEARLY_NONE = 64        # packets
 PROGRAM_SENDS = 1400    # bytes of payload, at most
 # What makes an "outdev" redirector the source's half of the hand-over.
-HANDOVER_OPTIONS = {"enable_when_stopped": True}
+HANDOVER_OPTIONS = {"enable_when_stopped": True, "enable_when_running": False}
 
 
 def cpu_seconds() -> dict[str, float]:
