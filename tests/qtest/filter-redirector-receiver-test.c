@@ -402,7 +402,8 @@ int main(int argc, char **argv)
                  NULL);
         case_add("/filter-redirector/receiver/nic/stopped", test_nic_full,
                  "stopped");
-        case_add("/filter-redirector/receiver/nic/del", test_nic_full_del, NULL);
+        case_add("/filter-redirector/receiver/nic/del", test_nic_full_del,
+                 NULL);
         case_add("/filter-redirector/receiver/nic/netdev_del",
                  test_nic_full_del, "netdev");
         case_add("/filter-redirector/receiver/nic/vnet", test_nic_vnet, NULL);
