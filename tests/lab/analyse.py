@@ -9,6 +9,8 @@ Words, the same everywhere (per direction):
   duplicated  arrivals of a packet that had arrived before
   stale       those of them that came on one machine and before on another
   reordered   arrivals of a packet after one of its flow with a higher number (first arrivals only)
+  same way    how many of those were passed by one that went the same way: both handed over (seen in
+              a redirector's stream), or both not
   gap         time between one arrival and the next
   latency     from sending to the first arrival, on the lab's clock; around the switchover: of
               packets sent from when the guest stopped until a second after it went on
@@ -19,7 +21,7 @@ others.
 
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,11 +84,12 @@ class Order:
 
 
 def figures(sent: list[Arrival], arrivals: list[Arrival], flows: int,
-            moves: list[tuple[int, int]]) -> dict[str, Any]:
-    """The counts and times of one direction; `arrivals` in the order they came. The suspects are
-    sets of numbers, for a diagnosis."""
+            moves: list[tuple[int, int]], handed: Set[int] = frozenset()) -> dict[str, Any]:
+    """The counts and times of one direction; `arrivals` in the order they came, `handed` the
+    numbers of those handed over. The suspects are sets of numbers, for a diagnosis."""
     first: dict[int, Arrival] = {}
     order = Order(flows)
+    ways = {True: Order(flows), False: Order(flows)}
     doubled: list[int] = []
     stale = 0
     for arrival in arrivals:
@@ -97,6 +100,7 @@ def figures(sent: list[Arrival], arrivals: list[Arrival], flows: int,
             continue
         first[arrival.number] = arrival
         order.add(arrival.number)
+        ways[arrival.number in handed].add(arrival.number)
     times = sorted(arrival.arrived_ns for arrival in arrivals)
     gaps = [(later - earlier, earlier) for earlier, later in zip(times, times[1:])]
     longest, at = max(gaps, default=(0, 0))
@@ -105,6 +109,7 @@ def figures(sent: list[Arrival], arrivals: list[Arrival], flows: int,
     return {
         "sent": len(sent), "delivered": len(first), "lost": len(missing),
         "duplicated": len(doubled), "stale": stale, "reordered": len(order.reordered),
+        "reordered_same_way": sum(len(way.reordered) for way in ways.values()),
         "damaged": len(damaged),
         "longest_gap_ms": round(longest / MS, 1), "longest_gap_at_ns": at,
         "latency_ms": percentiles(first.values(), (50, 90, 99, 100)),
@@ -165,8 +170,10 @@ def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     with (folder / "to-guest.aligned.csv").open("w") as out:
         out.write("number,sent_ns,arrived_ns\n")
         out.writelines(f"{a.number},{a.sent_ns},{a.arrived_ns}\n" for a in to_arrived)
-    to_guest = figures(*unicast(to_sent, to_arrived), flows, moves)
-    flooded = figures(*flooded_only(to_sent, to_arrived), flows, moves)
+    handed = {packet.number for path in folder.glob("in-*.packets")
+              for packet in read_packets(folder, path.stem)}
+    to_guest = figures(*unicast(to_sent, to_arrived), flows, moves, handed)
+    flooded = figures(*flooded_only(to_sent, to_arrived), flows, moves, handed)
     from_guest = figures(from_sent, from_arrived, flows, moves)
     text = diagnosis(folder, to_sent, to_arrived,
                      {**suspects_of(to_guest, "to the guest"), **suspects_of(flooded, "flooded")},
@@ -256,7 +263,8 @@ def report(result: dict[str, Any]) -> str:
                                for name, value in side["switchover_latency_ms"].items())
             lines.append(f"  {title}: sent {side['sent']}, lost {side['lost']}, "
                          f"duplicated {side['duplicated']} ({side['stale']} stale), "
-                         f"reordered {side['reordered']}, latency in ms: {latency}"
+                         f"reordered {side['reordered']} "
+                         f"({side['reordered_same_way']} the same way), latency in ms: {latency}"
                          + (f"; around the switchover: {around}" if around else ""))
     lines += [f"  {'ok    ' if good else 'NOT OK'} {text}" for text, good in result["checks"]]
     return "\n".join(lines)

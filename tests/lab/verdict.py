@@ -11,7 +11,8 @@ NAMES = {"to_guest": "to the guest", "from_guest": "from the guest", "flooded": 
 def none(result: dict[str, Any], way: str, *what: str) -> list[tuple[str, bool]]:
     figures = result[way]
     return [(f"{NAMES[way]}: {figures['sent']} sent", figures["sent"] > 0),
-            *((f"{NAMES[way]}: {figures[word]} {word}", figures[word] == 0) for word in what)]
+            *((f"{NAMES[way]}: {figures[word]} {word.replace('_', ' ')}", figures[word] == 0)
+              for word in what)]
 
 
 def undisturbed(result: dict[str, Any]) -> list[tuple[str, bool]]:
@@ -30,7 +31,7 @@ def handed_over(result: dict[str, Any]) -> list[tuple[str, bool]]:
     frames that come back (the announcement goes to the source, too), and packets that reach the
     destination directly before some that are still on the way through the source.
     """
-    checks = none(result, "to_guest", "lost", "duplicated", "damaged")
+    checks = none(result, "to_guest", "lost", "duplicated", "damaged", "reordered_same_way")
     if result["flooded"]["sent"]:
         checks += none(result, "flooded", "lost", "damaged")
     return checks + none(result, "from_guest", "lost", "duplicated", "damaged", "reordered")

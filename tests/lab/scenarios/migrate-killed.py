@@ -2,8 +2,9 @@
 # Copyright (c) 2026 the project's authors
 """The source is killed the moment its migration has completed: what it held is lost, no more.
 
-What is lost is shown, not judged; nothing may be doubled, damaged or out of order, and the guest
-goes on.
+What is lost is shown, not judged; nothing may be doubled or damaged, what was handed over and what
+came directly has to be in order, and the guest goes on. (What comes directly may overtake the
+rest: nobody is left to say where that ends.)
 """
 
 import time
@@ -24,5 +25,5 @@ def judge(result):
     from verdict import none     # of tests/lab: only on the outside
 
     return [("the guest went on at the destination", len(result["moves"]) == 1),
-            *none(result, "to_guest", "duplicated", "damaged", "reordered"),
+            *none(result, "to_guest", "duplicated", "damaged", "reordered_same_way"),
             *none(result, "from_guest", "lost", "duplicated", "damaged", "reordered")]
