@@ -184,7 +184,7 @@ bool packet_socket_own(int fd, PacketSocketOrigin origin, Error **errp)
     struct stat st;
 
     if (fstat(fd, &st) < 0) {
-        error_setg_errno(errp, errno, "cannot use file descriptor %d", fd);
+        error_setg_errno(errp, errno, "cannot use the packet socket %d", fd);
         return false;
     }
     QLIST_FOREACH(other, &sockets, entry) {

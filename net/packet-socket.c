@@ -291,7 +291,10 @@ int packet_socket_open(NetClientState *nc, PacketInterface *iface,
         return -1;
     }
     iface->netns = socket_netns(fd);
-    packet_socket_own(fd, PACKET_SOCKET_OPENED, &error_abort);
+    if (!packet_socket_own(fd, PACKET_SOCKET_OPENED, errp)) {
+        close(fd);
+        return -1;
+    }
     return fd;
 }
 
