@@ -76,6 +76,10 @@ static void test_destination_ends(const void *data)
     destination_listen(d);
     if (!data) {
         rig_stop(m->r);
+        /* It takes longer than the destination's last moments. */
+        qtest_qmp_assert_success(m->r->qts, "{'execute': "
+                                 "'migrate-set-parameters', 'arguments': "
+                                 "{'max-bandwidth': 1000000}}");
         g_assert_cmpint(kill(qtest_pid(d->r->qts), SIGSTOP), ==, 0);
     }
     migrate_to(m, d, place);
