@@ -390,7 +390,9 @@ static void test_colo(const void *unused)
     pc_start(&d->pc);
     send_step(m);
     guest_gets_all(m);
-    if (enable_capability(m->r, "x-colo") &&
+    if (enable_capability(m->r, "return-path") &&
+        enable_capability(d->r, "return-path") &&
+        enable_capability(m->r, "x-colo") &&
         enable_capability(d->r, "x-colo")) {
         colo_run(m, d);
     }
