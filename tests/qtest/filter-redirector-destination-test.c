@@ -76,6 +76,10 @@ static void test_destination_ends(const void *data)
     destination_listen(d);
     if (!data) {
         rig_stop(m->r);
+        /* It takes longer than the destination's last moments. */
+        qtest_qmp_assert_success(m->r->qts, "{'execute': "
+                                 "'migrate-set-parameters', 'arguments': "
+                                 "{'max-bandwidth': 1000000}}");
         g_assert_cmpint(kill(qtest_pid(d->r->qts), SIGSTOP), ==, 0);
     }
     migrate_to(m, d, place);
@@ -386,7 +390,9 @@ static void test_colo(const void *unused)
     pc_start(&d->pc);
     send_step(m);
     guest_gets_all(m);
-    if (enable_capability(m->r, "x-colo") &&
+    if (enable_capability(m->r, "return-path") &&
+        enable_capability(d->r, "return-path") &&
+        enable_capability(m->r, "x-colo") &&
         enable_capability(d->r, "x-colo")) {
         colo_run(m, d);
     }
