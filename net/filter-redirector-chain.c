@@ -70,11 +70,25 @@ NetFilterIntake redirector_chain_intake(RedirectorSource *parent)
     return s->intake;
 }
 
+/* What waits for a sink that is gone waits in vain. */
+static void lose_queue(ChainSource *s)
+{
+    RedirectorSink *sink = s->sink;
+
+    if (s->queue.packets && !sink->ops->connected(sink) &&
+        sink->ops->state(sink) == END_STATE(GONE)) {
+        sink->stats.lost += s->queue.packets;
+        packet_stream_drop_all(&s->queue);
+    }
+}
+
 static void source_update(RedirectorSource *parent)
 {
     ChainSource *s = CHAIN_SOURCE(parent);
-    NetFilterIntake intake = wanted_intake(s);
+    NetFilterIntake intake;
 
+    lose_queue(s);
+    intake = wanted_intake(s);
     if (intake == s->intake) {
         return;
     }

@@ -266,7 +266,7 @@ static void test_short_queue(const void *unused)
 
     stage_start(&s, INJECT);
     if_set_txqueuelen(s.x->ifname, queue);
-    rig_info(s.r, "f0");
+    qobject_unref(rig_info(s.r, "f0"));
     send_frames(s.ci, 60, 0, 2 * queue);
     rig_wait_state(s.r, "f0", "output", "stalled");
     rig_sync(s.r);
