@@ -161,6 +161,8 @@ class Chaos:
         self.note(f"object-add {props}")
         self.connect()
         self.q.add(**props)
+        if self.kind == "capture":      # a large ring is made in a thread
+            wait_until("the ring", lambda: self.q.state("input") != "held", 20)
         self.injected = 0
         self.flood.rate_s = rng.choice([0.0, 0.0, 0.0002])
         if self.kind == "capture" or rng.random() < 0.3:
