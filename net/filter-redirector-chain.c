@@ -10,6 +10,7 @@
 #include "qemu/iov.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
+#include "migration/colo.h"
 #include "net/vhost_net.h"
 #include "filter-redirector-end.h"
 #include "net/packet-stream.h"
@@ -249,11 +250,19 @@ static bool nic_takes(NetClientState *nc, NetFilterDirection dir)
            (dir == NET_FILTER_DIRECTION_TX || qemu_can_send_packet(nc->peer));
 }
 
-/* A NIC's queue is purged when vhost starts. */
-static bool held_for_vhost(RedirectorSink *parent)
+/*
+ * A NIC's queue is purged when vhost starts.  And before the guest's state is
+ * there nobody knows how long its vnet headers are (COLO has always done
+ * without knowing, and must not be held up).
+ */
+static bool held(RedirectorSink *parent)
 {
     NetClientState *nc = sink_netdev(parent);
 
+    if (parent->gate == SWITCHOVER_SHUT &&
+        !migration_incoming_colo_enabled()) {
+        return true;
+    }
     return get_vhost_net(nc) && (parent->gate != SWITCHOVER_OPEN ||
                                  qemu_netfilter_vhost_running(nc));
 }
@@ -274,7 +283,7 @@ static bool sink_room(RedirectorSink *parent)
     if (s->copies || !nc->peer) {
         return true;
     }
-    if (held_for_vhost(parent)) {
+    if (held(parent)) {
         return false;
     }
     if (nic_takes(nc, parent->owner->nf->direction)) {
@@ -355,7 +364,7 @@ static void sink_put_one(RedirectorSink *parent, PacketFrame *f)
 
 static void sink_wait(RedirectorSink *parent)
 {
-    bool vhost = held_for_vhost(parent);
+    bool vhost = held(parent);
 
     redirector_sink_stall(parent);
     /* Who starts the machine sees to it anyway. */
@@ -383,7 +392,7 @@ static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
 static EndState sink_state(RedirectorSink *parent)
 {
     return sink_room(parent) ? END_STATE(ACTIVE) :
-           held_for_vhost(parent) ? END_STATE(HELD) :
+           held(parent) ? END_STATE(HELD) :
            END_STATE(STALLED);
 }
 

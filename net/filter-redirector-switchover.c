@@ -106,7 +106,7 @@ static const GateRule when_stopped_rules[SWITCHOVER_ROLE__MAX] = {
     [SWITCHOVER_DIVERT]    = { SHUT, SHUT, SHUT, SHUT, SHUT },
     [SWITCHOVER_HAND_OVER] = { SHUT, KEEP, OPEN, SHUT, SHUT },
     [SWITCHOVER_FEED]      = { SHUT, OPEN, OPEN, OPEN, OPEN },
-    [SWITCHOVER_DELIVER]   = { KEEP, KEEP, KEEP, KEEP, KEEP },
+    [SWITCHOVER_DELIVER]   = { KEEP, KEEP, KEEP, KEEP, SHUT },
     [SWITCHOVER_INJECT]    = { KEEP, OPEN, OPEN, KEEP, OPEN },
     [SWITCHOVER_SEND]      = { OPEN, OPEN, OPEN, OPEN, OPEN },
 };
@@ -118,7 +118,7 @@ static const GateRule default_rules[SWITCHOVER_ROLE__MAX] = {
     [SWITCHOVER_HAND_OVER] = { SHUT, SHUT, SHUT, SHUT, SHUT },
     /* A stopped NIC has a queue, and COLO fills it while the machine stops. */
     [SWITCHOVER_FEED]      = { SHUT, OPEN, OPEN, OPEN, OPEN },
-    [SWITCHOVER_DELIVER]   = { KEEP, KEEP, KEEP, KEEP, KEEP },
+    [SWITCHOVER_DELIVER]   = { KEEP, KEEP, KEEP, KEEP, SHUT },
     [SWITCHOVER_INJECT]    = { KEEP, KEEP, KEEP, KEEP, KEEP },
     [SWITCHOVER_SEND]      = { OPEN, OPEN, OPEN, OPEN, OPEN },
 };

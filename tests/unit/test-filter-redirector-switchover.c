@@ -124,7 +124,7 @@ static const GateCase gates[] = {
     { "divert", SWITCHOVER_DIVERT,     "sossss", "ssssss", "sossss" },
     { "hand-over", SWITCHOVER_HAND_OVER, "sossss", "sskkos", "sokkos" },
     { "feed", SWITCHOVER_FEED,         "oooooo", "osoooo", "oooooo" },
-    { "deliver", SWITCHOVER_DELIVER,   "kokkkk", "kkkkkk", "kokkkk" },
+    { "deliver", SWITCHOVER_DELIVER,   "sokkkk", "skkkkk", "sokkkk" },
     { "inject", SWITCHOVER_INJECT,     "kokkkk", "okoook", "oooook" },
     { "send", SWITCHOVER_SEND,         "oooooo", "oooooo", "oooooo" },
 };
