@@ -106,7 +106,9 @@ def cause(entry: dict) -> str:
 def set_sanitizer_options(leaks: bool) -> None:
     """A report ends the program that made it, so that its test fails."""
     common = "abort_on_error=1:halt_on_error=1:print_stacktrace=1:strip_path_prefix=../"
-    os.environ["UBSAN_OPTIONS"] = common
+    robust = TOP / "tests" / "robust"
+    os.environ["UBSAN_OPTIONS"] = f"{common}:suppressions={robust / 'ubsan.txt'}"
+    os.environ["LSAN_OPTIONS"] = f"suppressions={robust / 'lsan.txt'}:print_suppressions=0"
     os.environ["ASAN_OPTIONS"] = f"{common}:detect_stack_use_after_return=1" \
                                  f":detect_leaks={int(leaks)}"
 
