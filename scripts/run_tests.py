@@ -25,7 +25,8 @@ MESON = OBJ / "pyvenv" / "bin" / "meson"
 QTEST = "qtest-x86_64/"  # how meson names a qtest
 LOG = OBJ / "meson-logs" / "testlog.json"
 # LeakSanitizer traces its own process, which one without capabilities may not do.
-WITHOUT_LEAKS = [QTEST + "filter-redirector-access-test"]
+# In the other one QEMU's own snapshots leak what their coroutines have allocated.
+WITHOUT_LEAKS = [QTEST + "filter-redirector-access-test", QTEST + "filter-redirector-switchover-test"]
 
 
 def is_test(path: Path) -> bool:
