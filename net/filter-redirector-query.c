@@ -84,7 +84,7 @@ static FilterRedirectorInfo *query_one(NetFilterState *nf)
 
     redirector_look(r);
     info->id = g_strdup(r->owner.id);
-    info->netdev = g_strdup(nf->netdev_id);
+    info->netdev = g_strdup(nf->netdev->name);
     info->queue = nf->direction;
     info->enable_when_stopped = r->enable_when_stopped;
     info->enable_when_running = r->enable_when_running;

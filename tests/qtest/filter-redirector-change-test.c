@@ -127,6 +127,11 @@ static void life_go_on(Life *l)
            g_get_monotonic_time() < end) {
         g_usleep(1000);
     }
+    if (g_get_monotonic_time() >= end) {
+        g_autofree char *info = qtest_hmp(l->r->qts, "info filter-redirectors");
+
+        fprintf(stderr, "# packets stand still:\n%s", info);
+    }
     g_assert_cmpint(g_atomic_int_get(&l->guest->injected), >=, injected);
     g_assert_cmpint(g_atomic_int_get(&l->peer->captured), >=, captured);
 }

@@ -550,6 +550,28 @@ static void test_set(const void *data)
     rig_free(b.r);
 }
 
+/*
+ * QEMU lets a filter's netdev be set to anything once it has been used: what
+ * works goes on where it is
+ */
+static void test_set_netdev(const void *unused)
+{
+    Bench b = bench_new();
+    QDict *info;
+
+    rig_start(b.r);
+    rig_add(b.r, "id=f0,netdev=x,indev=ci,outdev=co");
+    rig_set(b.r, "f0", "netdev", "n");
+    info = rig_info(b.r, "f0");
+    g_assert_cmpstr(qdict_get_str(info, "netdev"), ==, "x");
+    qobject_unref(info);
+    rig_set(b.r, "f0", "status", "off");
+    rig_set(b.r, "f0", "status", "on");
+    rig_del(b.r, "f0");
+    rig_sync(b.r);
+    rig_free(b.r);
+}
+
 static void add_set_cases(void)
 {
     unsigned i;
@@ -772,6 +794,7 @@ int main(int argc, char **argv)
              NULL);
     case_add("/filter-redirector/engine/no-peer", test_no_peer, NULL);
     add_set_cases();
+    case_add("/filter-redirector/engine/set/netdev", test_set_netdev, NULL);
     add_behind_cases();
     add_busy_cases();
     case_add("/filter-redirector/engine/stopped/out_netdev",

@@ -44,7 +44,7 @@ ERRORS = {
 CALLS = {
     "capture": ["socket(AF_PACKET", "PACKET_VNET_HDR", "PACKET_VERSION", "PACKET_RX_RING", "mmap",
                 "SO_ATTACH_FILTER", "bind(", "ioctl("],
-    "inject": ["socket(AF_PACKET", "PACKET_VNET_HDR", "PACKET_QDISC_BYPASS", "SO_LOCK_FILTER",
+    "inject": ["socket(AF_PACKET", "PACKET_VNET_HDR", "PACKET_QDISC_BYPASS",
                "bind(", "ioctl("],
 }
 # What these would tell may not be needed then, or an error says what is missing instead of why.
