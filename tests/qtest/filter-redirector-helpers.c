@@ -826,7 +826,7 @@ static void *flood_run(void *opaque)
     stl_be_p(buf, f->size);
     while (f->sent < f->limit && !g_atomic_int_get(&f->stop)) {
         packet_fill(buf + prefix, f->size, f->sent);
-        if (g_get_monotonic_time() > end ||
+        if ((f->limit != NO_LIMIT && g_get_monotonic_time() > end) ||
             !flood_send(f, buf, prefix + f->size)) {
             break;
         }

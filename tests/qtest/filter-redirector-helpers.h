@@ -311,7 +311,7 @@ typedef struct Flood {
 
 /**
  * flood_start() - Send packets numbered from 0 on
- * @limit: how many, or NO_LIMIT
+ * @limit: how many, or NO_LIMIT: until flood_stop()
  * @stream: as frames on a stream; else one packet a message
  */
 Flood *flood_start(int fd, size_t size, uint32_t limit, bool stream);
