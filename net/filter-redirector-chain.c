@@ -121,7 +121,6 @@ ssize_t redirector_chain_receive(RedirectorSource *parent,
     size_t size = iov_size(iov, iovcnt);
     size_t hdr_len = flags & QEMU_NET_PACKET_FLAG_RAW ? 0 : nc->vnet_hdr_len;
     g_autofree uint8_t *copy = NULL;
-    uint8_t *data = iov[0].iov_base;
     PacketFrame f;
 
     if (!size || parent->gate != SWITCHOVER_OPEN ||
@@ -134,22 +133,12 @@ ssize_t redirector_chain_receive(RedirectorSource *parent,
         redirector_sink_lose(s->sink, size);
         return size;
     }
-    if (size <= hdr_len || size > PACKET_LEN_MAX - VNET_HDR_LEN_MAX) {
+    if (!redirector_frame_read(nc, flags, iov, iovcnt, &f, &copy)) {
         redirector_sink_refuse(s->sink, -EMSGSIZE, size);
         return size;
     }
-    if (iovcnt > 1) {
-        data = copy = g_malloc(size);
-        iov_to_buf(iov, iovcnt, 0, copy, size);
-    }
-    memcpy(f.hdr, data, hdr_len);
-    f.hdr_len = hdr_len;
-    f.len = size - hdr_len;
-    f.iov[0] = (struct iovec) { data + hdr_len, f.len };
-    f.iovcnt = 1;
     f.dir = sender == nc->peer ? NET_FILTER_DIRECTION_RX
                                : NET_FILTER_DIRECTION_TX;
-    redirector_hdr_read(nc, &f);
 
     if (s->queue.packets || !owner->offer(owner, parent, &f)) {
         source_queue(s, &f);

@@ -87,6 +87,7 @@ static void source_event(void *opaque, QEMUChrEvent event)
     }
     if (event == CHR_EVENT_CLOSED || event == CHR_EVENT_OPENED) {
         s->damaged = false;
+        s->parent.owner->peer(s->parent.owner, event == CHR_EVENT_OPENED);
     }
 }
 
@@ -145,6 +146,24 @@ static void source_describe(RedirectorSource *parent,
 
     end->name = g_strdup(s->chr.chr ? s->chr.chr->label : NULL);
     end->stats->queued = s->rx.packets;
+}
+
+void redirector_chardev_say(RedirectorSource *parent, HandoverMark mark,
+                            uint64_t packets)
+{
+    ChardevSource *s = CHARDEV_SOURCE(parent);
+    uint8_t said[HANDOVER_SAID_MAX];
+
+    /* Few bytes: a peer whose connection can't take them does not read. */
+    if (qemu_chr_fe_backend_open(&s->chr)) {
+        qemu_chr_fe_write(&s->chr, said, handover_say(said, mark, packets,
+                                                      s->rx.vnet_hdr));
+    }
+}
+
+unsigned redirector_chardev_queued(RedirectorSource *parent)
+{
+    return CHARDEV_SOURCE(parent)->rx.packets;
 }
 
 static void source_free(RedirectorSource *parent)

@@ -122,3 +122,27 @@ int redirector_finish(RedirectorSink *s, const PacketFrame *f, size_t room,
     vnet_hdr_finish(f->hdr, f->hdr_len, pkt, f->len, finish_take, &ctx);
     return 1;
 }
+
+bool redirector_frame_read(NetClientState *nc, unsigned flags,
+                           const struct iovec *iov, int iovcnt,
+                           PacketFrame *f, uint8_t **copy)
+{
+    size_t size = iov_size(iov, iovcnt);
+    size_t hdr_len = flags & QEMU_NET_PACKET_FLAG_RAW ? 0 : nc->vnet_hdr_len;
+    uint8_t *data = iov[0].iov_base;
+
+    if (size <= hdr_len || size > PACKET_LEN_MAX - VNET_HDR_LEN_MAX) {
+        return false;
+    }
+    if (iovcnt > 1) {
+        data = *copy = g_malloc(size);
+        iov_to_buf(iov, iovcnt, 0, data, size);
+    }
+    memcpy(f->hdr, data, hdr_len);
+    f->hdr_len = hdr_len;
+    f->len = size - hdr_len;
+    f->iov[0] = (struct iovec) { data + hdr_len, f->len };
+    f->iovcnt = 1;
+    redirector_hdr_read(nc, f);
+    return true;
+}

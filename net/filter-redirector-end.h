@@ -12,6 +12,7 @@
 #include "chardev/char.h"
 #include "net/filter.h"
 #include "net/packet-socket.h"
+#include "filter-redirector-handover.h"
 #include "filter-redirector-switchover.h"
 
 /*
@@ -20,10 +21,12 @@
  *   filter-redirector-query.c       QMP and HMP
  *   filter-redirector.c             the object: properties, events, its flows
  *   filter-redirector-pump.c        moves packets from a source to a sink
+ *   filter-redirector-hold.c        the hand-over's destination: what is first
  *   filter-redirector-chardev.c  \
  *   filter-redirector-chain.c     } sources and sinks, one kind each
  *   filter-redirector-packet.c   /
  *   filter-redirector-switchover.c  what happens when
+ *   filter-redirector-handover.c    what both sides of a hand-over say and do
  *
  * An end calls upwards through the functions of its RedirectorOwner only.
  */
@@ -49,6 +52,11 @@ typedef struct RedirectorOwner {
     /* Give a packet to the source's sink; false if that has no room. */
     bool (*offer)(struct RedirectorOwner *owner, RedirectorSource *s,
                   PacketFrame *f);
+    /* The peer at a chardev comes or goes. */
+    void (*peer)(struct RedirectorOwner *owner, bool open);
+    /* The peer of an output says something. */
+    void (*heard)(struct RedirectorOwner *owner, const uint8_t *buf,
+                  size_t len);
 } RedirectorOwner;
 
 typedef struct RedirectorSourceOps {
@@ -180,6 +188,21 @@ void redirector_hdr_read(NetClientState *nc, PacketFrame *f);
 size_t redirector_hdr_write(NetClientState *nc, const PacketFrame *f,
                             uint8_t *hdr);
 
+/**
+ * redirector_frame_read() - Take a packet that a filter gets
+ * @nc: netdev
+ * @flags: QEMU_NET_PACKET_FLAG_*
+ * @iov: packet, behind a vnet header of the netdev's length, unless it's bare
+ * @iovcnt: number of pieces
+ * @f: result, in one piece; valid as long as @iov and @copy are
+ * @copy: result: what the caller has to free
+ *
+ * Return: false if it is too long, or nothing but a header
+ */
+bool redirector_frame_read(NetClientState *nc, unsigned flags,
+                           const struct iovec *iov, int iovcnt,
+                           PacketFrame *f, uint8_t **copy);
+
 /* What takes a packet that redirector_finish() has made. */
 typedef void RedirectorTake(RedirectorSink *s, PacketFrame *f);
 
@@ -228,6 +251,21 @@ RedirectorSource *redirector_chardev_source(RedirectorOwner *owner,
 RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
                                         bool vnet_hdr, Error **errp);
 
+/**
+ * redirector_chardev_say() - Tell the peer that sends packets something
+ * @s: source; if it has no peer, nobody is told
+ * @mark: what
+ * @packets: number that goes with it
+ */
+void redirector_chardev_say(RedirectorSource *s, HandoverMark mark,
+                            uint64_t packets);
+
+/**
+ * redirector_chardev_queued() - How many packets of the peer wait
+ * @s: source
+ */
+unsigned redirector_chardev_queued(RedirectorSource *s);
+
 /* filter chain of the netdev that the filter sits on */
 
 /**
@@ -275,6 +313,62 @@ NetFilterIntake redirector_chain_intake(RedirectorSource *s);
  */
 RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
                                       bool two_way);
+
+/*
+ * What comes to the netdev of a guest that has just moved here is held back
+ * until a peer has sent what came before: the peer's packets go into the chain
+ * through the hold's sink, and then the others from its source.
+ */
+typedef struct RedirectorHold RedirectorHold;
+
+typedef struct RedirectorHoldStats {
+    uint64_t packets;       /* of the peer, given to the guest */
+    uint64_t late;          /* of them, behind some that came directly */
+    uint64_t direct;        /* held back, then given to the guest */
+    uint64_t cancelled;     /* held back: the peer had sent the same */
+    uint64_t stale;         /* thrown away: came before the guest ran */
+    uint64_t lost;          /* held back: the guest did not take them */
+} RedirectorHoldStats;
+
+/**
+ * redirector_hold_new() - Make a hold, off
+ * @owner: owner
+ * @input: chardev that the peer's packets come from, or NULL
+ * @chain: where they go to; a sink of redirector_chain_sink()
+ */
+RedirectorHold *redirector_hold_new(RedirectorOwner *owner,
+                                    RedirectorSource *input,
+                                    RedirectorSink *chain);
+void redirector_hold_free(RedirectorHold *h);
+
+/* Its parts; they are the hold's. */
+RedirectorSource *redirector_hold_source(RedirectorHold *h);
+RedirectorSink *redirector_hold_sink(RedirectorHold *h);
+
+/**
+ * redirector_hold_arm() - The machine waits for its state
+ * redirector_hold_start() - Its guest is about to run, for the first time, and
+ *                           nothing of it has left yet
+ * redirector_hold_give_up() - It is gone
+ * redirector_hold_peer() - The peer comes or goes
+ */
+void redirector_hold_arm(RedirectorHold *h);
+void redirector_hold_start(RedirectorHold *h);
+void redirector_hold_give_up(RedirectorHold *h);
+void redirector_hold_peer(RedirectorHold *h, bool open);
+
+/**
+ * redirector_hold_receive() - A packet comes directly
+ *
+ * As redirector_chain_receive().
+ */
+ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
+                                unsigned flags, const struct iovec *iov,
+                                int iovcnt);
+
+/* What the netdev has to do with packets for its guest, and its NIC's vhost. */
+NetFilterIntake redirector_hold_intake(RedirectorHold *h);
+bool redirector_hold_holds_vhost(RedirectorHold *h);
 
 /* packet socket */
 

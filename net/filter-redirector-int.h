@@ -40,6 +40,7 @@ struct Redirector {
     RedirectorSource *chain;
     RedirectorSink *output;
     RedirectorSink *into_chain;
+    RedirectorHold *hold;       /* of a hand-over's destination, or NULL */
     RedirectorPump pumps[2];
     unsigned n_pumps;
     bool running;               /* the pumps are at work */

@@ -51,6 +51,9 @@ static void run(RedirectorOwner *owner)
         if (r->chain) {
             redirector_source_update(r->chain);
         }
+        if (r->hold) {
+            redirector_source_update(redirector_hold_source(r->hold));
+        }
         if (more) {
             qemu_bh_schedule(r->bh);
         }
@@ -81,6 +84,15 @@ static bool offer(RedirectorOwner *owner, RedirectorSource *s, PacketFrame *f)
     return false;
 }
 
+static void peer(RedirectorOwner *owner, bool open)
+{
+    Redirector *r = container_of(owner, Redirector, owner);
+
+    if (r->hold) {
+        redirector_hold_peer(r->hold, open);
+    }
+}
+
 /* Events */
 
 static void set_source(Redirector *r, RedirectorSource *s)
@@ -103,6 +115,18 @@ static void set_sink(Redirector *r, RedirectorSink *s)
     }
 }
 
+static void set_hold(Redirector *r, SwitchoverPhase before)
+{
+    set_source(r, redirector_hold_source(r->hold));
+    if (r->phase == PHASE_INCOMING) {
+        redirector_hold_arm(r->hold);
+    } else if (r->phase == PHASE_RUNNING && before != PHASE_RUNNING) {
+        redirector_hold_start(r->hold);
+    } else if (r->phase == PHASE_MIGRATED || r->phase == PHASE_LOCAL) {
+        redirector_hold_give_up(r->hold);
+    }
+}
+
 /* Brings everything in line with what has happened. */
 static void settle(Redirector *r, SwitchoverEvent event)
 {
@@ -119,6 +143,9 @@ static void settle(Redirector *r, SwitchoverEvent event)
     set_sink(r, r->into_chain);
     set_source(r, r->input);
     set_source(r, r->chain);
+    if (r->hold) {
+        set_hold(r, before);
+    }
     /* Later: only once all devices work. */
     run_later(&r->owner);
 }
@@ -289,11 +316,20 @@ static bool takes_when_stopped(Redirector *r, NetFilterState *nf,
            nf->direction != NET_FILTER_DIRECTION_RX;
 }
 
+/* Is it a hand-over's destination, which gets what the source's guest missed? */
+static bool holds(Redirector *r, NetFilterState *nf, const char *indev,
+                  const char *outdev)
+{
+    return r->enable_when_stopped && indev && !outdev && !r->out_netdev &&
+           nf->direction != NET_FILTER_DIRECTION_RX;
+}
+
 /* Of several queues the chain sees one, a packet socket and a hand-over all. */
 static bool takes_all_queues(Redirector *r, NetFilterState *nf,
                              const char *indev, const char *outdev)
 {
     return (r->in_netdev && outdev) || (r->out_netdev && indev) ||
+           holds(r, nf, indev, outdev) ||
            (takes_when_stopped(r, nf, outdev) && !indev &&
             !r->enable_when_running);
 }
@@ -421,7 +457,12 @@ static void join(Redirector *r, const char *indev, const char *outdev)
                                               own && r->in_netdev,
                                               r->in_netdev);
     }
-    if (r->input) {
+    if (r->input && holds(r, nf, indev, outdev) &&
+        nf->netdev->info->intake_changed) {
+        r->hold = redirector_hold_new(&r->owner, r->input, r->into_chain);
+        add_pump(r, r->input, redirector_hold_sink(r->hold));
+        add_pump(r, redirector_hold_source(r->hold), r->into_chain);
+    } else if (r->input) {
         add_pump(r, r->input, r->into_chain ?: r->output);
     }
     if (r->output && !own && (!r->input || !multiqueue)) {
@@ -434,7 +475,10 @@ static void join(Redirector *r, const char *indev, const char *outdev)
 static void start(Redirector *r)
 {
     r->leaving = timer_new_us(QEMU_CLOCK_REALTIME, redirector_leaving, r);
-    r->vm_change = qemu_add_vm_change_state_handler(redirector_vm_change, r);
+    /* A hold begins before the netdevs send what a stopped machine kept. */
+    r->vm_change =
+        qemu_add_vm_change_state_handler_prio(redirector_vm_change, r,
+                                              r->hold ? -1 : 0);
     migration_add_notifier(&r->migration, redirector_migration);
     migration_add_notifier_modes(&r->local_migration,
                                  redirector_local_migration,
@@ -482,6 +526,7 @@ Redirector *redirector_new(void)
     r->owner.run = run;
     r->owner.run_later = run_later;
     r->owner.offer = offer;
+    r->owner.peer = peer;
     r->enable_when_running = true;
     r->ring_size = PACKET_RING_SIZE_DEFAULT;
     return r;
@@ -506,6 +551,8 @@ void redirector_free(Redirector *r)
     if (!r) {
         return;
     }
+    redirector_hold_free(r->hold);
+    r->hold = NULL;
     free_source(r->input);
     free_source(r->chain);
     free_sink(r->output);
@@ -527,7 +574,9 @@ ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
                                unsigned flags, const struct iovec *iov,
                                int iovcnt)
 {
-    return r->chain ? redirector_chain_receive(r->chain, sender, flags, iov,
+    return r->hold ? redirector_hold_receive(r->hold, sender, flags, iov,
+                                             iovcnt) :
+           r->chain ? redirector_chain_receive(r->chain, sender, flags, iov,
                                                iovcnt) : 0;
 }
 
@@ -537,11 +586,19 @@ static NetFilterIntake redirector_intake(NetFilterState *nf)
 {
     Redirector *r = filter_redirector_get(OBJECT(nf));
 
-    if (!r->chain) {
+    if (!r->chain && !r->hold) {
         return NET_FILTER_INTAKE_DEFAULT;
     }
     redirector_look(r);
-    return redirector_chain_intake(r->chain);
+    return r->hold ? redirector_hold_intake(r->hold)
+                   : redirector_chain_intake(r->chain);
+}
+
+static bool redirector_holds_vhost(NetFilterState *nf)
+{
+    Redirector *r = filter_redirector_get(OBJECT(nf));
+
+    return r->hold && redirector_hold_holds_vhost(r->hold);
 }
 
 bool redirector_can_change(Object *obj, const char *name, Error **errp)
@@ -656,4 +713,5 @@ void redirector_class_init(ObjectClass *oc)
     nfc->accept_netdev = redirector_accept_netdev;
     nfc->can_set_queue = redirector_can_set_queue;
     nfc->intake = redirector_intake;
+    nfc->holds_vhost = redirector_holds_vhost;
 }

@@ -1,0 +1,495 @@
+/*
+ * filter-redirector: the hand-over's destination holds back what comes directly
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "net/packet-stream.h"
+#include "net/vhost_net.h"
+#include "filter-redirector-end.h"
+#include "filter-redirector-handover.h"
+#include "trace.h"
+
+/* How often to look whether a hold ends. */
+#define TICK_MS 2
+
+/* What came directly goes to the guest in that time, or is lost. */
+#define END_MS 1000
+
+/* What doesn't fit waits in the TAP's queue. */
+#define QUEUE_SIZE (16 * MiB)
+
+typedef enum HoldState {
+    HOLD_OFF,               /* packets go as if it were not there */
+    HOLD_ARMED,             /* the guest does not run yet */
+    HOLD_ON,                /* those of the peer only */
+    HOLD_ENDS,              /* then those that came directly */
+} HoldState;
+
+struct RedirectorHold {
+    RedirectorSource source;    /* what came directly */
+    RedirectorSink sink;        /* what the peer sends */
+    RedirectorSource *input;    /* where the peer is; NULL: there is none */
+    RedirectorSink *chain;      /* where both go to */
+    HoldState state;
+    HandoverHold facts;
+    HandoverHoldEnd how;        /* it ended */
+    PacketStream queue;
+    HandoverOnce once;          /* flooded frames that the peer sent */
+    unsigned before;            /* the peer's that go before those held back */
+    bool was_on;                /* packets that come now come late */
+    NetFilterIntake intake;     /* what the netdev has been told last */
+    bool holds_vhost;           /* likewise */
+    QEMUTimer *tick;
+    RedirectorHoldStats stats;
+};
+
+static int64_t now_ms(void)
+{
+    return qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+}
+
+static NetClientState *hold_netdev(const RedirectorHold *h)
+{
+    return h->source.owner->nf->netdev;
+}
+
+static const uint8_t *frame_data(const PacketFrame *f)
+{
+    return f->iov[0].iov_base;
+}
+
+/* What the netdev and its NIC are to do */
+
+static bool is_on(const RedirectorHold *h)
+{
+    return h->state == HOLD_ON || h->state == HOLD_ENDS;
+}
+
+static bool queue_has_room(const RedirectorHold *h)
+{
+    return !h->queue.buf ||
+           packet_stream_room(&h->queue) >= PACKET_STREAM_FRAME_MAX;
+}
+
+NetFilterIntake redirector_hold_intake(RedirectorHold *h)
+{
+    h->intake = h->state == HOLD_OFF ? NET_FILTER_INTAKE_DEFAULT :
+                is_on(h) && h->source.live && queue_has_room(h)
+                ? NET_FILTER_INTAKE_TAKE : NET_FILTER_INTAKE_HOLD;
+    return h->intake;
+}
+
+bool redirector_hold_holds_vhost(RedirectorHold *h)
+{
+    h->holds_vhost = is_on(h);
+    return h->holds_vhost;
+}
+
+static void tell(RedirectorHold *h)
+{
+    NetFilterIntake intake = h->intake;
+    bool holds = h->holds_vhost;
+
+    if (redirector_hold_intake(h) != intake) {
+        qemu_netfilter_intake_changed(h->source.owner->nf);
+    }
+    if (redirector_hold_holds_vhost(h) != holds) {
+        qemu_netfilter_holds_vhost_changed(h->source.owner->nf);
+    }
+}
+
+/* Beginning and end */
+
+static void say(RedirectorHold *h, HandoverMark mark)
+{
+    if (h->input) {
+        redirector_chardev_say(h->input, mark, h->stats.packets);
+    }
+}
+
+static void hold_begin(RedirectorHold *h, bool again)
+{
+    h->state = HOLD_ON;
+    h->facts.again = again;
+    h->facts.direct = false;
+    h->facts.begun_at = now_ms();
+    if (!h->queue.buf) {
+        packet_stream_init(&h->queue, QUEUE_SIZE, true);
+        handover_once_init(&h->once);
+    }
+    timer_mod(h->tick, now_ms() + TICK_MS);
+    trace_redirector_hold_begin(h->source.owner->id, again);
+}
+
+static void hold_off(RedirectorHold *h)
+{
+    h->stats.lost += h->queue.packets;
+    packet_stream_destroy(&h->queue);
+    handover_once_destroy(&h->once);
+    timer_del(h->tick);
+    h->state = HOLD_OFF;
+    trace_redirector_hold_end(h->source.owner->id,
+                              FilterRedirectorHoldEnd_str(h->how),
+                              h->stats.packets, h->stats.direct);
+}
+
+static unsigned input_queued(const RedirectorHold *h)
+{
+    return h->input ? redirector_chardev_queued(h->input) : 0;
+}
+
+static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
+{
+    h->state = HOLD_ENDS;
+    h->how = how;
+    h->before = input_queued(h);
+}
+
+/* vhost takes over only what the NIC has no more business with. */
+static bool nic_is_done(const RedirectorHold *h)
+{
+    NetClientState *nc = hold_netdev(h);
+
+    return !get_vhost_net(nc) || !nc->peer ||
+           (qemu_can_send_packet(nc) &&
+            qemu_net_queue_flush(nc->peer->incoming_queue));
+}
+
+static void look(RedirectorHold *h)
+{
+    int64_t now = now_ms();
+    HandoverHoldEnd how;
+
+    if (!is_on(h) || !h->source.live) {
+        return;
+    }
+    if (!h->source.on) {
+        hold_off(h);
+        return;
+    }
+    if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
+        hold_end(h, how);
+    }
+    if (h->state == HOLD_ENDS &&
+        ((!h->before && !h->queue.packets && nic_is_done(h)) ||
+         now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS)) {
+        hold_off(h);
+    }
+}
+
+static void hold_tick(void *opaque)
+{
+    RedirectorHold *h = opaque;
+    RedirectorOwner *owner = h->source.owner;
+
+    timer_mod(h->tick, now_ms() + TICK_MS);
+    look(h);
+    owner->run(owner);
+}
+
+void redirector_hold_start(RedirectorHold *h)
+{
+    if (h->state != HOLD_ARMED) {
+        return;
+    }
+    h->state = HOLD_OFF;
+    h->was_on = true;
+    if (h->source.on && (h->facts.connected || input_queued(h))) {
+        /*
+         * The network did not send to this host on purpose yet: the source has
+         * got, or will get, what lies here.
+         */
+        if (h->facts.connected) {
+            h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
+        }
+        hold_begin(h, false);
+        say(h, HANDOVER_STARTED);
+    }
+    tell(h);
+}
+
+void redirector_hold_arm(RedirectorHold *h)
+{
+    if (h->state == HOLD_OFF && !h->was_on) {
+        h->state = HOLD_ARMED;
+        /* A TAP that was read before this came. */
+        qemu_netfilter_take_queued(h->source.owner->nf);
+        tell(h);
+    }
+}
+
+void redirector_hold_give_up(RedirectorHold *h)
+{
+    if (h->state != HOLD_OFF) {
+        hold_off(h);
+        tell(h);
+    }
+}
+
+void redirector_hold_peer(RedirectorHold *h, bool open)
+{
+    bool was = h->facts.connected;
+
+    h->facts.connected = open;
+    if (open) {
+        h->facts.speaks = false;
+        h->facts.heard = false;
+        h->facts.ended = false;
+        say(h, HANDOVER_HELLO);
+    } else if (was && h->state == HOLD_ARMED) {
+        /* What comes from now on comes to nobody else. */
+        h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
+    }
+    h->source.owner->run_later(h->source.owner);
+}
+
+/* What comes directly */
+
+ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
+                                unsigned flags, const struct iovec *iov,
+                                int iovcnt)
+{
+    NetClientState *nc = hold_netdev(h);
+    size_t size = iov_size(iov, iovcnt);
+    g_autofree uint8_t *copy = NULL;
+    PacketFrame f;
+
+    if (sender == nc->peer || h->state == HOLD_OFF) {
+        return 0;
+    }
+    if (h->state == HOLD_ARMED) {
+        h->stats.stale++;
+        return size;
+    }
+    if (!redirector_frame_read(nc, flags, iov, iovcnt, &f, &copy) ||
+        !packet_stream_put(&h->queue, f.hdr, f.hdr_len, f.iov, f.iovcnt)) {
+        h->stats.lost++;
+        return size;
+    }
+    h->facts.direct |= !handover_flooded(frame_data(&f), f.len);
+    if (h->state == HOLD_ENDS || !queue_has_room(h)) {
+        h->source.owner->run_later(h->source.owner);
+    }
+    return size;
+}
+
+/* Drops what the peer has sent, too; false: the front is to go on. */
+static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
+{
+    const uint8_t *data = frame_data(f);
+
+    if (!handover_flooded(data, f->len) ||
+        !handover_once_has(&h->once, data, f->len)) {
+        return false;
+    }
+    handover_once_take(&h->once, data, f->len);
+    packet_stream_drop(&h->queue, 1);
+    h->stats.cancelled++;
+    return true;
+}
+
+static unsigned hold_read(RedirectorSource *source, PacketFrame *frames,
+                          unsigned max)
+{
+    RedirectorHold *h = container_of(source, RedirectorHold, source);
+    unsigned n, i;
+
+    if (h->state != HOLD_ENDS || h->before || !source->live) {
+        return 0;
+    }
+    do {
+        n = packet_stream_peek(&h->queue, 0, frames, max);
+    } while (n && cancel_front(h, &frames[0]));
+    for (i = 0; i < n; i++) {
+        frames[i].dir = NET_FILTER_DIRECTION_TX;
+        /* One more that may have to be cancelled is looked at in front. */
+        if (i && handover_flooded(frame_data(&frames[i]), frames[i].len)) {
+            return i;
+        }
+    }
+    return n;
+}
+
+static void hold_release(RedirectorSource *source, const PacketFrame *frames,
+                         unsigned n)
+{
+    RedirectorHold *h = container_of(source, RedirectorHold, source);
+
+    h->stats.direct += n;
+    if (n) {
+        packet_stream_drop(&h->queue, n);
+    }
+}
+
+static void hold_update(RedirectorSource *source)
+{
+    RedirectorHold *h = container_of(source, RedirectorHold, source);
+
+    look(h);
+    tell(h);
+}
+
+static EndState hold_state(RedirectorSource *source)
+{
+    return END_STATE(ACTIVE);
+}
+
+static const RedirectorSourceOps hold_source_ops = {
+    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHAIN,
+    .read = hold_read,
+    .release = hold_release,
+    .update = hold_update,
+    .state = hold_state,
+};
+
+/* What the peer sends */
+
+static bool is_mark(RedirectorHold *h, const PacketFrame *f)
+{
+    uint64_t packets;
+    HandoverMark mark = handover_mark_read(frame_data(f), f->len, &packets);
+
+    switch (mark) {
+    case HANDOVER_NONE:
+        return false;
+    case HANDOVER_HELLO:
+        h->facts.speaks = true;
+        return true;
+    case HANDOVER_END:
+        h->facts.ended = true;
+        say(h, HANDOVER_ACK);
+        break;
+    default:
+        break;
+    }
+    h->facts.heard = true;
+    h->facts.heard_at = now_ms();
+    return true;
+}
+
+static void pass_before(RedirectorHold *h)
+{
+    if (h->before) {
+        h->before--;
+    }
+}
+
+/* vhost has the NIC: it has to stand back for a moment. */
+static void hold_again(RedirectorHold *h)
+{
+    if (h->state == HOLD_OFF && h->chain->gate == SWITCHOVER_OPEN &&
+        h->source.live && h->source.on &&
+        qemu_netfilter_vhost_running(hold_netdev(h))) {
+        hold_begin(h, true);
+        tell(h);
+    }
+}
+
+static bool put_one(RedirectorHold *h, PacketFrame *f)
+{
+    const uint8_t *data = frame_data(f);
+
+    if (is_mark(h, f)) {
+        return true;
+    }
+    h->facts.heard = true;
+    h->facts.heard_at = now_ms();
+    hold_again(h);
+    if (!h->chain->ops->put(h->chain, f, 1)) {
+        return false;
+    }
+    h->stats.packets++;
+    h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
+    if (h->state == HOLD_ON && handover_flooded(data, f->len)) {
+        handover_once_add(&h->once, data, f->len);
+    }
+    return true;
+}
+
+static unsigned sink_put(RedirectorSink *sink, PacketFrame *frames, unsigned n)
+{
+    RedirectorHold *h = container_of(sink, RedirectorHold, sink);
+    unsigned i;
+
+    for (i = 0; i < n && hold_netdev(h) && put_one(h, &frames[i]); i++) {
+        pass_before(h);
+    }
+    return i;
+}
+
+static bool sink_connected(RedirectorSink *sink)
+{
+    return true;
+}
+
+static bool sink_room(RedirectorSink *sink)
+{
+    RedirectorHold *h = container_of(sink, RedirectorHold, sink);
+
+    return h->chain->ops->room(h->chain);
+}
+
+static EndState sink_state(RedirectorSink *sink)
+{
+    RedirectorHold *h = container_of(sink, RedirectorHold, sink);
+
+    return h->chain->ops->state(h->chain);
+}
+
+static const RedirectorSinkOps hold_sink_ops = {
+    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHAIN,
+    .connected = sink_connected,
+    .room = sink_room,
+    .put = sink_put,
+    .state = sink_state,
+};
+
+/* The whole */
+
+RedirectorHold *redirector_hold_new(RedirectorOwner *owner,
+                                    RedirectorSource *input,
+                                    RedirectorSink *chain)
+{
+    RedirectorHold *h = g_new0(RedirectorHold, 1);
+
+    h->source.ops = &hold_source_ops;
+    h->source.owner = owner;
+    h->source.role = SWITCHOVER_FEED;
+    h->sink.ops = &hold_sink_ops;
+    h->sink.owner = owner;
+    h->sink.role = SWITCHOVER_DELIVER;
+    h->input = input;
+    h->chain = chain;
+    h->tick = timer_new_ms(QEMU_CLOCK_REALTIME, hold_tick, h);
+    /* It may have been connected before. */
+    if (input && input->ops->state(input) == END_STATE(ACTIVE)) {
+        redirector_hold_peer(h, true);
+    }
+    return h;
+}
+
+void redirector_hold_free(RedirectorHold *h)
+{
+    if (h) {
+        timer_free(h->tick);
+        packet_stream_destroy(&h->queue);
+        handover_once_destroy(&h->once);
+        g_free(h);
+    }
+}
+
+RedirectorSource *redirector_hold_source(RedirectorHold *h)
+{
+    return &h->source;
+}
+
+RedirectorSink *redirector_hold_sink(RedirectorHold *h)
+{
+    return &h->sink;
+}
