@@ -11,7 +11,8 @@
 
 #include "chardev/char.h"
 #include "net/filter.h"
-#include "net/packet-socket.h"
+#include "net/packet-capture.h"
+#include "net/packet-inject.h"
 #include "filter-redirector-handover.h"
 #include "filter-redirector-switchover.h"
 

@@ -134,6 +134,7 @@ static void print_end(Monitor *mon, const char *what,
     if (end->name) {
         monitor_printf(mon, " %s", end->name);
     }
+#ifdef CONFIG_LINUX
     if (end->ifname) {
         monitor_printf(mon, " (%s, index %" PRIi64, end->ifname,
                        end->ifindex);
@@ -142,6 +143,7 @@ static void print_end(Monitor *mon, const char *what,
         }
         monitor_printf(mon, ")");
     }
+#endif
     monitor_printf(mon, ": %s", FilterRedirectorEndpointState_str(end->state));
     monitor_printf(mon, ", packets=%" PRIu64 ",bytes=%" PRIu64
                    ",lost=%" PRIu64 ",errors=%" PRIu64 ",discarded=%" PRIu64

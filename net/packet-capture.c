@@ -15,6 +15,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
 #include "standard-headers/linux/virtio_net.h"
+#include "packet-filter.h"
 #include "packet-ring.h"
 #include "packet-socket-int.h"
 #include "trace.h"

@@ -11,7 +11,7 @@
 #include <linux/if_packet.h>
 #include "qapi/error.h"
 #include "qemu/cutils.h"
-#include "packet-socket-int.h"
+#include "packet-filter.h"
 
 /* What is put around a program: see packet_filter_join(). */
 #define PROLOGUE_MAX 4

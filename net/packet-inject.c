@@ -18,6 +18,7 @@
 #include "qemu/iov.h"
 #include "qemu/timer.h"
 #include "standard-headers/linux/virtio_net.h"
+#include "net/packet-inject.h"
 #include "packet-socket-int.h"
 #include "packet-txring.h"
 #include "trace.h"

@@ -11,7 +11,7 @@
 
 #include "qemu/queue.h"
 #include "qemu/units.h"
-#include "net/packet-socket.h"
+#include "net/packet-capture.h"
 
 /*
  * The kernel fills the blocks of the ring one after the other, and hands each

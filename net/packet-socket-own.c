@@ -51,6 +51,20 @@ static const struct {
     { SOL_SOCKET, SO_NOFCS, 0, "set SO_NOFCS of" },
 };
 
+int packet_socket_filter(int fd, struct sock_filter *insns, unsigned short n,
+                         Error **errp)
+{
+    struct sock_fprog prog = { n, insns };
+    int ret = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog,
+                         sizeof(prog)) < 0 ? -errno : 0;
+
+    if (ret) {
+        error_setg_errno(errp, -ret, "cannot set the packet socket's filter%s",
+                         ret == -EPERM ? ": it is locked" : "");
+    }
+    return ret;
+}
+
 typedef struct OwnSocket {
     QLIST_ENTRY(OwnSocket) entry;
     int fd;

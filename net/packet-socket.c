@@ -412,20 +412,6 @@ bool packet_interface_backlogged(NetClientState *nc)
     return false;
 }
 
-int packet_socket_filter(int fd, struct sock_filter *insns, unsigned short n,
-                         Error **errp)
-{
-    struct sock_fprog prog = { n, insns };
-    int ret = setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog,
-                         sizeof(prog)) < 0 ? -errno : 0;
-
-    if (ret) {
-        error_setg_errno(errp, -ret, "cannot set the packet socket's filter%s",
-                         ret == -EPERM ? ": it is locked" : "");
-    }
-    return ret;
-}
-
 bool packet_socket_bind(int fd, const PacketInterface *iface,
                         uint16_t protocol, Error **errp)
 {

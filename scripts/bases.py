@@ -77,6 +77,8 @@ def link_repo(folder: Path) -> None:
     for link in folder.iterdir():
         if link.is_symlink() and link.name not in wanted:
             link.unlink()
+    for name in SHARED:
+        (TOP / "build" / name).mkdir(parents=True, exist_ok=True)
     for name, target in wanted.items():
         link = folder / name
         if not link.is_symlink():

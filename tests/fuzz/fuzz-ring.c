@@ -24,6 +24,7 @@
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "net/packet-capture.h"
 #include "../../net/packet-socket-int.h"
 #include "input.h"
 

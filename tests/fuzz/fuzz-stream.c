@@ -18,6 +18,7 @@
 #include "qemu/bswap.h"
 #include "qemu/iov.h"
 #include "net/packet-stream.h"
+#include "net/packet-inject.h"
 #include "../../net/packet-socket-int.h"
 #include "input.h"
 
