@@ -527,6 +527,38 @@ static void test_convert(void)
     }
 }
 
+/* Another byte order: what the kernel says, byte by byte, on any host. */
+static void test_swap(void)
+{
+    static const uint8_t hdr[] = {
+        0x01, 0x04,             /* flags, gso_type */
+        0x12, 0x34,             /* hdr_len */
+        0x56, 0x78,             /* gso_size */
+        0x9a, 0xbc,             /* csum_start */
+        0xde, 0xf0,             /* csum_offset */
+        0x11, 0x22,             /* num_buffers: the device's */
+        0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa,
+        0xbb, 0xcc, 0xdd, 0xee,
+    };
+    static const uint8_t swapped[] = {
+        0x01, 0x04, 0x34, 0x12, 0x78, 0x56, 0xbc, 0x9a, 0xf0, 0xde,
+    };
+    static const size_t lens[] = { 10, 12, 20, 24 };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lens); i++) {
+        uint8_t buf[sizeof(hdr)];
+
+        memcpy(buf, hdr, sizeof(hdr));
+        vnet_hdr_swap(buf, lens[i]);
+        g_assert_cmpmem(buf, sizeof(swapped), swapped, sizeof(swapped));
+        g_assert_cmpmem(buf + 10, sizeof(hdr) - 10, hdr + 10,
+                        sizeof(hdr) - 10);
+        vnet_hdr_swap(buf, lens[i]);
+        g_assert_cmpmem(buf, sizeof(hdr), hdr, sizeof(hdr));
+    }
+    vnet_hdr_swap(NULL, 0);
+}
+
 static void test_needed(void)
 {
     static const struct {
@@ -1424,6 +1456,7 @@ int main(int argc, char **argv)
 
     g_test_add_func("/vnet-hdr/len", test_len);
     g_test_add_func("/vnet-hdr/convert", test_convert);
+    g_test_add_func("/vnet-hdr/swap", test_swap);
     g_test_add_func("/vnet-hdr/needed", test_needed);
     g_test_add_func("/vnet-hdr/bare", test_bare);
     add_cases("finish", cases, ARRAY_SIZE(cases), test_finish);
