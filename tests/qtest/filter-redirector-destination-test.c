@@ -186,6 +186,7 @@ typedef struct Relay {
     int source;
     int destination;
     int gate;               /* to the destination: open or closed */
+    int passed;             /* something has got there */
     int stop;
     GByteArray *held;
 } Relay;
@@ -195,6 +196,7 @@ static void relay_out(Relay *r)
     if (g_atomic_int_get(&r->gate) && r->held->len) {
         send_bytes(r->destination, r->held->data, r->held->len);
         g_byte_array_set_size(r->held, 0);
+        g_atomic_int_set(&r->passed, 1);
     }
 }
 
@@ -278,6 +280,10 @@ static Relay *postcopy_begin(Machine *m, Destination *d)
     qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate', "
                              "'arguments': {'uri': 'fd:mig'}}");
     wait_migration(m, "active");
+    /* For the beginning of a stream QEMU waits in its main loop. */
+    while (!g_atomic_int_get(&relay->passed)) {
+        rig_sync(m->r);
+    }
     g_atomic_int_set(&relay->gate, 0);
     qtest_qmp_assert_success(m->r->qts,
                              "{'execute': 'migrate-start-postcopy'}");
