@@ -10,7 +10,8 @@
 #include "qemu/iov.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "migration/colo.h"
+#include "qapi/qapi-types-migration.h"
+#include "migration/options.h"
 #include "net/vhost_net.h"
 #include "filter-redirector-end.h"
 #include "net/packet-stream.h"
@@ -259,8 +260,7 @@ static bool held(RedirectorSink *parent)
 {
     NetClientState *nc = sink_netdev(parent);
 
-    if (parent->gate == SWITCHOVER_SHUT &&
-        !migration_incoming_colo_enabled()) {
+    if (parent->gate == SWITCHOVER_SHUT && !migrate_colo()) {
         return true;
     }
     return get_vhost_net(nc) && (parent->gate != SWITCHOVER_OPEN ||
