@@ -157,6 +157,8 @@ unsigned packet_stream_peek(const PacketStream *s, size_t hdr_len,
         f->len = len - f->hdr_len;
         f->iov[0] = (struct iovec) { (void *)(data + f->hdr_len), f->len };
         f->iovcnt = 1;
+        f->cut = 0;
+        f->time_ns = 0;
         p = data + len;
     }
     return n;
