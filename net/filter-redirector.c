@@ -398,6 +398,7 @@ static bool open_output(Redirector *r, const char *outdev, bool vnet_hdr,
     if (outdev) {
         chr = redirector_find_chardev("outdev", outdev, errp);
         r->output = chr ? redirector_chardev_sink(&r->owner, chr, vnet_hdr,
+                                                  r->enable_when_stopped,
                                                   errp) : NULL;
         return r->output;
     }
