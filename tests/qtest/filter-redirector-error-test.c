@@ -64,8 +64,8 @@ typedef struct ErrorCase {
     "carry a stream of packets: use a socket, pipe, file, pty, stdio, serial " \
     "or null"
 #define TELNET(property) \
-    ID property " 'tel' speaks telnet, which does not carry all bytes as they " \
-    "are: leave 'telnet' and 'tn3270' off"
+    ID property " 'tel' speaks telnet, which does not carry all bytes as " \
+    "they are: leave 'telnet' and 'tn3270' off"
 
 static const ErrorCase errors[] = {
     { "no-endpoint", "id=f0,netdev=n,queue=all",
@@ -166,7 +166,8 @@ static const ErrorCase errors[] = {
     { "mux-in", "id=f0,netdev=n,indev=mux", NO_STREAM("indev", "mux", "mux") },
     { "mux-out", "id=f0,netdev=n,outdev=mux",
       NO_STREAM("outdev", "mux", "mux") },
-    { "hub-in", "id=f0,netdev=n,indev=chub", NO_STREAM("indev", "chub", "hub") },
+    { "hub-in", "id=f0,netdev=n,indev=chub",
+      NO_STREAM("indev", "chub", "hub") },
     { "hub-out", "id=f0,netdev=n,outdev=chub",
       NO_STREAM("outdev", "chub", "hub") },
     { "telnet-in", "id=f0,netdev=n,indev=tel", TELNET("indev") },

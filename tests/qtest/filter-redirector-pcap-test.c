@@ -303,17 +303,28 @@ static void test_offloads(const void *data)
 }
 
 /*
- * Runs a program over the file.
+ * Runs a program.
+ * @name: its name, followed by arguments and NULL
  * Return: what it said
  */
-static char *run_program(char **argv)
+static char *run_program(const char *name, ...)
 {
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
     g_autofree char *err = NULL;
     g_autofree char *out = NULL;
+    const char *arg;
     int status;
+    va_list ap;
 
-    g_assert_true(g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH, NULL,
-                               NULL, &out, &err, &status, NULL));
+    va_start(ap, name);
+    for (arg = name; arg; arg = va_arg(ap, const char *)) {
+        g_ptr_array_add(argv, (char *)arg);
+    }
+    va_end(ap);
+    g_ptr_array_add(argv, NULL);
+    g_assert_true(g_spawn_sync(NULL, (char **)argv->pdata, NULL,
+                               G_SPAWN_SEARCH_PATH, NULL, NULL, &out, &err,
+                               &status, NULL));
     if (status) {
         g_test_message("%s", err);
     }
@@ -373,8 +384,7 @@ static void test_tcpdump(const void *data)
     dump_add(s, "all", MAXLEN);
     n = send_offloads(s);
     pcap_final(&p, s, n);
-    text = run_program((char *[]) { (char *)"tcpdump", (char *)"-nevvr",
-                                    s->file, NULL });
+    text = run_program("tcpdump", "-nevvr", s->file, NULL);
     check_complaints(text);
     g_assert_cmpuint(count_of(text, "vlan 100,"), ==, s->place->own ? 3 : 5);
     g_assert_cmpuint(count_of(text, "udp sum ok") +
@@ -398,21 +408,19 @@ static void test_tshark(const void *data)
     dump_add(s, "all", MAXLEN);
     n = send_offloads(s);
     pcap_final(&p, s, n);
-    all = run_program((char *[]) {
-        (char *)"tshark", (char *)"-nr", s->file, (char *)"-T",
-        (char *)"fields", (char *)"-e", (char *)"eth.type",
-        (char *)"-Y", (char *)"_ws.malformed || frame.cap_len < frame.len", NULL
-    });
+    all = run_program("tshark", "-nr", s->file, "-T", "fields",
+                      "-e", "eth.type",
+                      "-Y", "_ws.malformed || frame.cap_len < frame.len",
+                      NULL);
     g_assert_cmpuint(count_of(all, "0x"), ==, 0);
-    good = run_program((char *[]) {
-        (char *)"tshark", (char *)"-nr", s->file,
-        (char *)"-otcp.check_checksum:TRUE",
-        (char *)"-oudp.check_checksum:TRUE",
-        (char *)"-oip.check_checksum:TRUE", (char *)"-T", (char *)"fields",
-        (char *)"-e", (char *)"frame.time_epoch",
-        (char *)"-Y", (char *)"(tcp.checksum.status == 1 || "
-        "udp.checksum.status == 1) && !(ip.checksum.status == 0)", NULL
-    });
+    good = run_program("tshark", "-nr", s->file,
+                       "-otcp.check_checksum:TRUE",
+                       "-oudp.check_checksum:TRUE",
+                       "-oip.check_checksum:TRUE",
+                       "-T", "fields", "-e", "frame.time_epoch",
+                       "-Y", "(tcp.checksum.status == 1 || "
+                       "udp.checksum.status == 1) && "
+                       "!(ip.checksum.status == 0)", NULL);
     g_assert_cmpuint(count_of(good, "000\n"), ==, n);  /* ns: it has us */
     setup_free(s);
 }
