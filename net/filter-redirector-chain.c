@@ -148,6 +148,8 @@ ssize_t redirector_chain_receive(RedirectorSource *parent,
     f.len = size - hdr_len;
     f.iov[0] = (struct iovec) { data + hdr_len, f.len };
     f.iovcnt = 1;
+    f.cut = 0;
+    f.time_ns = 0;
     f.dir = sender == nc->peer ? NET_FILTER_DIRECTION_RX
                                : NET_FILTER_DIRECTION_TX;
     redirector_hdr_read(nc, &f);
@@ -302,6 +304,7 @@ static void sink_take(RedirectorSink *parent, PacketFrame *f)
     uint8_t hdr[VNET_HDR_LEN_MAX];
     size_t hdr_len;
     struct iovec iov[1 + VNET_VLAN_IOV_MAX], *p;
+    NetFilterCopy copy = { .time_ns = f->time_ns, .cut = f->cut };
     int n;
 
     /* A filter behind may have run the main loop, and that removed it. */
@@ -317,7 +320,7 @@ static void sink_take(RedirectorSink *parent, PacketFrame *f)
     s->ahead_bytes += f->len;
     /* Where there is no NIC the filters are all who get it. */
     if (s->copies || !nc->peer) {
-        qemu_netfilter_pass_copy(parent->owner->nf, f->dir, p, n);
+        qemu_netfilter_pass_copy(parent->owner->nf, f->dir, &copy, p, n);
     } else {
         qemu_netfilter_pass_to_next(f->dir == NET_FILTER_DIRECTION_TX
                                     ? nc : nc->peer,

@@ -203,7 +203,7 @@ int redirector_finish(RedirectorSink *s, const PacketFrame *f, size_t room,
  * redirector_find_chardev() - Find a chardev that a property names
  * @property: the property's name
  * @id: the chardev's
- * @errp: set if there is none
+ * @errp: set if there is none, or one that does not carry a stream
  */
 Chardev *redirector_find_chardev(const char *property, const char *id,
                                  Error **errp);
@@ -223,11 +223,14 @@ RedirectorSource *redirector_chardev_source(RedirectorOwner *owner,
 
 /**
  * redirector_chardev_sink() - Send packets to a peer
+ * @lossless: a peer that closes its direction has left: it gets no packets
+ *            that it may not take any more
  *
- * As redirector_chardev_source().
+ * Otherwise as redirector_chardev_source().
  */
 RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
-                                        bool vnet_hdr, Error **errp);
+                                        bool vnet_hdr, bool lossless,
+                                        Error **errp);
 
 /* filter chain of the netdev that the filter sits on */
 

@@ -481,6 +481,32 @@ static void test_finish(gconstpointer data)
     check_finished(c, &p, out);
 }
 
+/* One packet, of the same length, with nothing changed but its checksum */
+static void test_complete(gconstpointer data)
+{
+    const Case *c = data;
+    g_auto(Packet) p = build(c);
+    g_autoptr(GPtrArray) out = packets_new();
+    const GByteArray *whole;
+    size_t l4_len = p.len - p.l4;
+
+    g_assert_cmpint(vnet_hdr_complete(p.hdr, HDR_LEN, p.data, p.len, collect,
+                                      out), ==, 1);
+    whole = g_ptr_array_index(out, 0);
+    g_assert_cmpuint(whole->len, ==, p.len);
+    if (p.hdr[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+        size_t pos = lduw_he_p(p.hdr + 6) + lduw_he_p(p.hdr + 8);
+
+        if (!c->wrong_csum) {
+            g_assert_cmpuint(fold_sum(whole->data + p.l4, l4_len,
+                                      pseudo_sum(p.data + p.l3, c->proto,
+                                                 l4_len)), ==, 0xffff);
+        }
+        memcpy(p.data + pos, whole->data + pos, 2);
+    }
+    g_assert_cmpmem(whole->data, whole->len, p.data, p.len);
+}
+
 static const size_t hdr_lens[] = { 0, 10, 12, 20, 24 };
 
 static void test_len(void)
@@ -701,6 +727,20 @@ static void test_bad(gconstpointer data)
     }
     out = finish(p.hdr, HDR_LEN, p.data, p.len);
     g_assert_null(out);
+}
+
+static void test_complete_bad(void)
+{
+    g_auto(Packet) p = build(&bases[CSUM_BASE]);
+    g_autoptr(GPtrArray) out = packets_new();
+
+    for (size_t start = p.len - 17; start <= UINT16_MAX; start++) {
+        stw_he_p(p.hdr + 6, start);
+        stw_he_p(p.hdr + 8, 16);
+        g_assert_cmpint(vnet_hdr_complete(p.hdr, HDR_LEN, p.data, p.len,
+                                          collect, out), ==, -EINVAL);
+    }
+    g_assert_cmpuint(out->len, ==, 0);
 }
 
 /* TCP checks the checksum's place itself; without NEEDS_CSUM nobody does */
@@ -1471,6 +1511,8 @@ int main(int argc, char **argv)
     g_test_add_func("/vnet-hdr/bad/csum-start", test_bad_csum_start);
     g_test_add_func("/vnet-hdr/bad/headers-long", test_bad_headers_long);
     g_test_add_func("/vnet-hdr/bad/too-big", test_too_big);
+    add_cases("complete", cases, ARRAY_SIZE(cases), test_complete);
+    g_test_add_func("/vnet-hdr/complete/bad", test_complete_bad);
     g_test_add_func("/vnet-hdr/tag-depth", test_tag_depth);
     g_test_add_func("/vnet-hdr/hdr-len-lies", test_hdr_len_lies);
     g_test_add_func("/vnet-hdr/fuzz", test_fuzz);
