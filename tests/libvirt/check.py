@@ -145,7 +145,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--build", type=Path, default=TOP / "build")
     parser.add_argument("--qemu", type=Path)
     parser.add_argument("--count", type=int, default=1)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import rig
-from analyse import MS, Arrival, GuestClock, figures, percentile, read_csv
+from analyse import MS, GuestClock, figures, percentiles
 from domain import Domain
+from packets import Arrival, read_packets
 
 BACK = 20                   # packets a second from the guest
 SIZE = 200                  # bytes of UDP payload
@@ -114,7 +115,7 @@ class Load:
 
     def figures(self, moves: list[Move]) -> dict[str, Any]:
         """Of each stream; "moves" are all times in which the guest stood still."""
-        arrived = [read_csv(stream.folder / "to-guest.arrived.csv") for stream in self.streams]
+        arrived = [read_packets(stream.folder, "to-guest.arrived") for stream in self.streams]
         clock = GuestClock(arrived[0], moves)
         result = {}
         for stream, arrivals in zip(self.streams, arrived):
@@ -122,23 +123,30 @@ class Load:
                 arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
             result[stream.name] = stream_figures(stream, arrivals, moves)
         own = [packet for folder in self.folder.glob("own*")
-               for packet in read_csv(folder / "to-guest.arrived.csv")]
+               for packet in read_packets(folder, "to-guest.arrived")]
         result["own"] = {"frames": len(own), "types": sorted({hex(p.number) for p in own})}
         return result
 
 
+def counts(sent: list[Arrival], arrivals: list[Arrival], flows: int,
+           moves: list[Move]) -> dict[str, Any]:
+    """The lab's, without the sets that only its diagnosis reads."""
+    found = figures(sent, arrivals, flows, moves)
+    del found["suspects"]
+    return found
+
+
 def stream_figures(stream: Stream, arrivals: list[Arrival], moves: list[Move]) -> dict[str, Any]:
-    sent = read_csv(stream.folder / "to-guest.sent.csv")
-    found = figures(sent, arrivals, stream.flows)
-    around = [(a.arrived_ns - a.sent_ns) / MS for a in first_copies(arrivals)
+    sent = read_packets(stream.folder, "to-guest.sent")
+    found = counts(sent, arrivals, stream.flows, moves)
+    around = [a for a in first_copies(arrivals)
               if any(stop - AROUND_NS <= a.sent_ns <= resume + AROUND_NS
                      for stop, resume in moves)]
     found["stale"] = sum(is_stale(arrival, moves) for arrival in arrivals)
-    found["delay_ms"] = {f"p{p}": max(0.0, round(percentile(around, p) or 0, 1))
-                         for p in (50, 99, 100)}
+    found["delay_ms"] = {"p50": 0.0, "p99": 0.0, "p100": 0.0, **percentiles(around, (50, 99, 100))}
     if stream.back:
-        answers = figures(read_csv(stream.folder / "from-guest.sent.csv"),
-                          read_csv(stream.folder / "from-guest.arrived.csv"), stream.flows)
+        answers = counts(read_packets(stream.folder, "from-guest.sent"),
+                         read_packets(stream.folder, "from-guest.arrived"), stream.flows, moves)
         found["from_guest"] = {key: answers[key] for key in
                                ("sent", "lost", "duplicated", "reordered", "damaged")}
     # Whether it still gets packets at the end: those of the last second.
