@@ -32,6 +32,7 @@ typedef struct ChainSource {
     /* Frames tell their header's length: the guest's driver may change it. */
     PacketStream queue;
     NetFilterIntake intake;     /* what the netdev has been told last */
+    HandoverSource handover;    /* of a guest that has left */
 } ChainSource;
 
 #define CHAIN_SOURCE(s) container_of(s, ChainSource, parent)
@@ -89,6 +90,9 @@ static void source_update(RedirectorSource *parent)
     ChainSource *s = CHAIN_SOURCE(parent);
     NetFilterIntake intake;
 
+    if (parent->live) {
+        s->handover = (HandoverSource) {};
+    }
     lose_queue(s);
     intake = wanted_intake(s);
     if (intake == s->intake) {
@@ -110,6 +114,26 @@ static void source_queue(ChainSource *s, PacketFrame *f)
                            f->iovcnt)) {
         redirector_sink_lose(s->sink, f->len);
     }
+}
+
+/*
+ * What the guest's new host has anyway, or sent itself, is not handed over.
+ * The NIC's own address is enough: that is the one QEMU announces.
+ */
+static bool hands_over(ChainSource *s, NetClientState *nc, PacketFrame *f)
+{
+    const uint8_t *data = f->iov[0].iov_base;
+    NetClientState *nic = nc->peer;
+    HandoverKind kind;
+
+    if (nic && nic->info->type == NET_CLIENT_DRIVER_NIC) {
+        kind = handover_kind(data, f->len,
+                             &qemu_get_nic(nic)->conf->macaddr.a, 1);
+    } else {
+        kind = handover_kind(data, f->len, NULL, 0);
+    }
+    return handover_source_takes(&s->handover, kind,
+                                 qemu_clock_get_ms(QEMU_CLOCK_REALTIME));
 }
 
 ssize_t redirector_chain_receive(RedirectorSource *parent,
@@ -140,6 +164,11 @@ ssize_t redirector_chain_receive(RedirectorSource *parent,
     }
     f.dir = sender == nc->peer ? NET_FILTER_DIRECTION_RX
                                : NET_FILTER_DIRECTION_TX;
+    if (!parent->live && parent->role == SWITCHOVER_HAND_OVER &&
+        !hands_over(s, nc, &f)) {
+        parent->stats.discarded++;
+        return size;
+    }
 
     if (s->queue.packets || !owner->offer(owner, parent, &f)) {
         source_queue(s, &f);
@@ -291,6 +320,7 @@ static void sink_take(RedirectorSink *parent, PacketFrame *f)
     uint8_t hdr[VNET_HDR_LEN_MAX];
     size_t hdr_len;
     struct iovec iov[1 + VNET_VLAN_IOV_MAX], *p;
+    NetFilterCopy copy = { .time_ns = f->time_ns, .cut = f->cut };
     int n;
 
     /* A filter behind may have run the main loop, and that removed it. */
@@ -306,7 +336,7 @@ static void sink_take(RedirectorSink *parent, PacketFrame *f)
     s->ahead_bytes += f->len;
     /* Where there is no NIC the filters are all who get it. */
     if (s->copies || !nc->peer) {
-        qemu_netfilter_pass_copy(parent->owner->nf, f->dir, p, n);
+        qemu_netfilter_pass_copy(parent->owner->nf, f->dir, &copy, p, n);
     } else {
         qemu_netfilter_pass_to_next(f->dir == NET_FILTER_DIRECTION_TX
                                     ? nc : nc->peer,

@@ -10,7 +10,9 @@
 #include "qapi/error.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
+#include "qemu/error-report.h"
 #include "chardev/char-fe.h"
+#include "chardev/char-socket.h"
 #include "filter-redirector-end.h"
 #include "net/packet-stream.h"
 #include "trace.h"
@@ -22,6 +24,47 @@
 #define RETRY_FULL_US 1000
 #define RETRY_FAILED_US (100 * 1000)
 
+/*
+ * Those that carry all bytes, as they are, in their order.  Others lose some
+ * (udp, ringbuf), mix those of several peers (hub), or take some for commands
+ * (mux, console).
+ */
+static const char *const stream_types[] = {
+    TYPE_CHARDEV_SOCKET, TYPE_CHARDEV_PIPE, TYPE_CHARDEV_FILE,
+    TYPE_CHARDEV_PTY, TYPE_CHARDEV_STDIO, TYPE_CHARDEV_SERIAL,
+    TYPE_CHARDEV_NULL,
+};
+
+static bool is_stream(Chardev *chr)
+{
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(stream_types); i++) {
+        if (object_dynamic_cast(OBJECT(chr), stream_types[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* In telnet's protocol a byte of 0xff is the beginning of a command. */
+static bool is_telnet(Chardev *chr)
+{
+    SocketChardev *s = (SocketChardev *)
+        object_dynamic_cast(OBJECT(chr), TYPE_CHARDEV_SOCKET);
+
+    return s && (s->is_telnet || s->is_tn3270);
+}
+
+/* The type's name, as -chardev has it. */
+static const char *chardev_type(Chardev *chr)
+{
+    const char *type = object_get_typename(OBJECT(chr));
+
+    return g_str_has_prefix(type, "chardev-") ? type + strlen("chardev-")
+                                              : type;
+}
+
 Chardev *redirector_find_chardev(const char *property, const char *id,
                                  Error **errp)
 {
@@ -30,8 +73,18 @@ Chardev *redirector_find_chardev(const char *property, const char *id,
     if (!chr) {
         error_set(errp, ERROR_CLASS_DEVICE_NOT_FOUND, "%s '%s': there is no "
                   "chardev of this id", property, id);
+    } else if (!is_stream(chr)) {
+        error_setg(errp, "%s '%s' is a chardev of type '%s', which does not "
+                   "carry a stream of packets: use a socket, pipe, file, pty, "
+                   "stdio, serial or null", property, id, chardev_type(chr));
+    } else if (is_telnet(chr)) {
+        error_setg(errp, "%s '%s' speaks telnet, which does not carry all "
+                   "bytes as they are: leave 'telnet' and 'tn3270' off",
+                   property, id);
+    } else {
+        return chr;
     }
-    return chr;
+    return NULL;
 }
 
 /* Source */
@@ -40,6 +93,7 @@ typedef struct ChardevSource {
     RedirectorSource parent;
     CharFrontend chr;
     PacketStream rx;
+    bool fresh;                 /* the peer's first packet has not passed */
     bool damaged;               /* waits for the connection to be closed */
     bool refused;               /* the chardev was told not to read */
 } ChardevSource;
@@ -65,11 +119,38 @@ static int source_can_read(void *opaque)
     return s->refused ? 0 : packet_stream_room(&s->rx);
 }
 
+/*
+ * A peer with vnet_hdr_support set otherwise is noticed by its first packet.
+ * @bad: nothing that makes sense follows what the stream has
+ * Return: false if it is one
+ */
+static bool source_match(ChardevSource *s, bool bad)
+{
+    PacketStreamMatch match;
+
+    if (!s->fresh || !s->rx.packets) {
+        return true;
+    }
+    match = packet_stream_match(&s->rx, source_netdev(s)->vnet_hdr_len);
+    s->fresh = match == PACKET_STREAM_UNCLEAR && !bad;
+    if (match == PACKET_STREAM_MATCH || s->fresh) {
+        return true;
+    }
+    packet_stream_trim(&s->rx);
+    packet_stream_drop_all(&s->rx);
+    warn_report("filter-redirector '%s': packets from '%s' do not look like "
+                "those of a peer with vnet_hdr_support=%s",
+                s->parent.owner->id, s->chr.chr->label,
+                s->rx.vnet_hdr ? "on" : "off");
+    return false;
+}
+
 static void source_receive(void *opaque, const uint8_t *buf, int size)
 {
     ChardevSource *s = opaque;
+    bool bad = packet_stream_add(&s->rx, buf, size) < 0;
 
-    if (packet_stream_add(&s->rx, buf, size) < 0) {
+    if (!source_match(s, bad) || bad) {
         s->parent.stats.errors++;
         s->damaged = true;
         trace_redirector_damaged(s->parent.owner->id);
@@ -87,7 +168,10 @@ static void source_event(void *opaque, QEMUChrEvent event)
     }
     if (event == CHR_EVENT_CLOSED || event == CHR_EVENT_OPENED) {
         s->damaged = false;
+        /* If a packet waits for what follows, nothing does. */
+        s->fresh = !s->rx.packets;
         s->parent.owner->peer(s->parent.owner, event == CHR_EVENT_OPENED);
+        s->parent.owner->run_later(s->parent.owner);
     }
 }
 
@@ -110,7 +194,8 @@ static unsigned source_read(RedirectorSource *parent, PacketFrame *frames,
     NetClientState *nc = source_netdev(s);
     unsigned i, n;
 
-    if (!parent->on || parent->gate != SWITCHOVER_OPEN) {
+    if (!parent->on || parent->gate != SWITCHOVER_OPEN ||
+        (s->fresh && s->rx.packets)) {
         return 0;
     }
     n = packet_stream_peek(&s->rx, nc->vnet_hdr_len, frames, max);
@@ -146,19 +231,6 @@ static void source_describe(RedirectorSource *parent,
 
     end->name = g_strdup(s->chr.chr ? s->chr.chr->label : NULL);
     end->stats->queued = s->rx.packets;
-}
-
-void redirector_chardev_say(RedirectorSource *parent, HandoverMark mark,
-                            uint64_t packets)
-{
-    ChardevSource *s = CHARDEV_SOURCE(parent);
-    uint8_t said[HANDOVER_SAID_MAX];
-
-    /* Few bytes: a peer whose connection can't take them does not read. */
-    if (qemu_chr_fe_backend_open(&s->chr)) {
-        qemu_chr_fe_write(&s->chr, said, handover_say(said, mark, packets,
-                                                      s->rx.vnet_hdr));
-    }
 }
 
 unsigned redirector_chardev_queued(RedirectorSource *parent)
@@ -198,6 +270,7 @@ RedirectorSource *redirector_chardev_source(RedirectorOwner *owner,
     s->parent.ops = &chardev_source_ops;
     s->parent.owner = owner;
     s->parent.role = SWITCHOVER_FEED;
+    s->fresh = true;
     packet_stream_init(&s->rx, QUEUE_SIZE, vnet_hdr);
     qemu_chr_fe_set_handlers(&s->chr, source_can_read, source_receive,
                              source_event, NULL, s, NULL, true);
@@ -209,6 +282,8 @@ RedirectorSource *redirector_chardev_source(RedirectorOwner *owner,
 typedef struct ChardevSink {
     RedirectorSink parent;
     CharFrontend chr;
+    bool reads;                 /* a peer that says no more has left */
+    bool null;                  /* takes all, and never says that it's open */
     PacketStream tx;
     uint64_t payload;           /* bytes of the packets in it, bare */
     size_t sent;                /* bytes of the first frame already written */
@@ -222,6 +297,11 @@ typedef struct ChardevSink {
 static NetClientState *sink_netdev(ChardevSink *s)
 {
     return s->parent.owner->nf->netdev;
+}
+
+static bool is_open(ChardevSink *s)
+{
+    return s->null || qemu_chr_fe_backend_open(&s->chr);
 }
 
 static void stop_watching(ChardevSink *s)
@@ -298,8 +378,7 @@ static void sink_flush(RedirectorSink *parent, unsigned budget)
     int ret;
     bool failed;
 
-    if (s->watch || s->waiting || !s->tx.packets ||
-        !qemu_chr_fe_backend_open(&s->chr)) {
+    if (s->watch || s->waiting || !s->tx.packets || !is_open(s)) {
         return;
     }
     data = packet_stream_data(&s->tx, &len);
@@ -313,7 +392,7 @@ static void sink_flush(RedirectorSink *parent, unsigned budget)
         sink_sent(s, ret);
     }
     /* A failed write may have closed the connection. */
-    if (ret < (int)len && qemu_chr_fe_backend_open(&s->chr)) {
+    if (ret < (int)len && is_open(s)) {
         sink_wait(s, failed);
     }
 }
@@ -325,7 +404,7 @@ static bool queue_has_room(ChardevSink *s)
 
 static bool sink_connected(RedirectorSink *parent)
 {
-    return qemu_chr_fe_backend_open(&CHARDEV_SINK(parent)->chr);
+    return is_open(CHARDEV_SINK(parent));
 }
 
 static bool sink_room(RedirectorSink *parent)
@@ -368,7 +447,7 @@ static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
     unsigned i;
     int ret;
 
-    if (!qemu_chr_fe_backend_open(&s->chr)) {
+    if (!is_open(s)) {
         return 0;
     }
     for (i = 0; i < n && queue_has_room(s); i++) {
@@ -383,12 +462,16 @@ static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
 }
 
 /*
- * The peer has nothing to say, but a connection that is not read from does not
- * show that the peer has closed it (TCP).
+ * The peer has nothing to say, and may tell so (shutdown(SHUT_WR), as nc -N
+ * does): it still gets its packets.  With TCP that can't be told from closing
+ * the connection, which comes to light when the next packets are sent; they
+ * are lost.  Where that must not be, a peer is to keep its direction open.
  */
 static int sink_can_read(void *opaque)
 {
-    return PACKET_LEN_MAX;
+    ChardevSink *s = opaque;
+
+    return s->reads ? PACKET_LEN_MAX : 0;
 }
 
 static void sink_discard(void *opaque, const uint8_t *buf, int size)
@@ -413,7 +496,7 @@ static EndState sink_state(RedirectorSink *parent)
 {
     ChardevSink *s = CHARDEV_SINK(parent);
 
-    return !qemu_chr_fe_backend_open(&s->chr) ? END_STATE(DISCONNECTED) :
+    return !is_open(s) ? END_STATE(DISCONNECTED) :
            !queue_has_room(s) ? END_STATE(STALLED) :
            END_STATE(ACTIVE);
 }
@@ -450,7 +533,8 @@ static const RedirectorSinkOps chardev_sink_ops = {
 };
 
 RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
-                                        bool vnet_hdr, Error **errp)
+                                        bool vnet_hdr, bool lossless,
+                                        Error **errp)
 {
     ChardevSink *s = g_new0(ChardevSink, 1);
 
@@ -461,6 +545,8 @@ RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
     s->parent.ops = &chardev_sink_ops;
     s->parent.owner = owner;
     s->parent.role = SWITCHOVER_SEND;
+    s->reads = lossless;
+    s->null = object_dynamic_cast(OBJECT(chr), TYPE_CHARDEV_NULL);
     packet_stream_init(&s->tx, QUEUE_SIZE, vnet_hdr);
     s->retry = timer_new_us(QEMU_CLOCK_REALTIME, sink_retry, s);
     qemu_chr_fe_set_handlers(&s->chr, sink_can_read, sink_discard, sink_event,

@@ -77,7 +77,7 @@ size_t redirector_hdr_write(NetClientState *nc, const PacketFrame *f,
 typedef struct FinishContext {
     RedirectorSink *sink;
     RedirectorTake *take;
-    NetFilterDirection dir;
+    const PacketFrame *frame;   /* what they are made of */
     size_t bytes;               /* of the stream that the packets would make */
 } FinishContext;
 
@@ -94,7 +94,8 @@ static void finish_take(void *opaque, const struct iovec *iov, int iovcnt)
     PacketFrame f = {
         .iovcnt = iovcnt,
         .len = iov_size(iov, iovcnt),
-        .dir = ctx->dir,
+        .dir = ctx->frame->dir,
+        .time_ns = ctx->frame->time_ns,
     };
 
     memcpy(f.iov, iov, iovcnt * sizeof(iov[0]));
@@ -104,7 +105,7 @@ static void finish_take(void *opaque, const struct iovec *iov, int iovcnt)
 int redirector_finish(RedirectorSink *s, const PacketFrame *f, size_t room,
                       RedirectorTake *take)
 {
-    FinishContext ctx = { .sink = s, .take = take, .dir = f->dir };
+    FinishContext ctx = { .sink = s, .take = take, .frame = f };
     g_autofree uint8_t *copy = NULL;
     const uint8_t *pkt = f->iov[0].iov_base;
 
@@ -143,6 +144,8 @@ bool redirector_frame_read(NetClientState *nc, unsigned flags,
     f->len = size - hdr_len;
     f->iov[0] = (struct iovec) { data + hdr_len, f->len };
     f->iovcnt = 1;
+    f->cut = 0;
+    f->time_ns = 0;
     redirector_hdr_read(nc, f);
     return true;
 }

@@ -27,7 +27,7 @@
  *   filter-redirector-chain.c     } sources and sinks, one kind each
  *   filter-redirector-packet.c   /
  *   filter-redirector-switchover.c  what happens when
- *   filter-redirector-handover.c    what both sides of a hand-over say and do
+ *   filter-redirector-handover.c    what a hand-over does with which packet
  *
  * An end calls upwards through the functions of its RedirectorOwner only.
  */
@@ -55,9 +55,6 @@ typedef struct RedirectorOwner {
                   PacketFrame *f);
     /* The peer at a chardev comes or goes. */
     void (*peer)(struct RedirectorOwner *owner, bool open);
-    /* The peer of an output says something. */
-    void (*heard)(struct RedirectorOwner *owner, const uint8_t *buf,
-                  size_t len);
 } RedirectorOwner;
 
 typedef struct RedirectorSourceOps {
@@ -226,7 +223,7 @@ int redirector_finish(RedirectorSink *s, const PacketFrame *f, size_t room,
  * redirector_find_chardev() - Find a chardev that a property names
  * @property: the property's name
  * @id: the chardev's
- * @errp: set if there is none
+ * @errp: set if there is none, or one that does not carry a stream
  */
 Chardev *redirector_find_chardev(const char *property, const char *id,
                                  Error **errp);
@@ -246,20 +243,14 @@ RedirectorSource *redirector_chardev_source(RedirectorOwner *owner,
 
 /**
  * redirector_chardev_sink() - Send packets to a peer
+ * @lossless: a peer that closes its direction has left: it gets no packets
+ *            that it may not take any more
  *
- * As redirector_chardev_source().
+ * Otherwise as redirector_chardev_source().
  */
 RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
-                                        bool vnet_hdr, Error **errp);
-
-/**
- * redirector_chardev_say() - Tell the peer that sends packets something
- * @s: source; if it has no peer, nobody is told
- * @mark: what
- * @packets: number that goes with it
- */
-void redirector_chardev_say(RedirectorSource *s, HandoverMark mark,
-                            uint64_t packets);
+                                        bool vnet_hdr, bool lossless,
+                                        Error **errp);
 
 /**
  * redirector_chardev_queued() - How many packets of the peer wait

@@ -106,13 +106,6 @@ static void tell(RedirectorHold *h)
 
 /* Beginning and end */
 
-static void say(RedirectorHold *h, HandoverMark mark)
-{
-    if (h->input) {
-        redirector_chardev_say(h->input, mark, h->stats.packets);
-    }
-}
-
 static void hold_begin(RedirectorHold *h, bool again)
 {
     h->state = HOLD_ON;
@@ -209,7 +202,6 @@ void redirector_hold_start(RedirectorHold *h)
             h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
         }
         hold_begin(h, false);
-        say(h, HANDOVER_STARTED);
     }
     tell(h);
 }
@@ -237,12 +229,7 @@ void redirector_hold_peer(RedirectorHold *h, bool open)
     bool was = h->facts.connected;
 
     h->facts.connected = open;
-    if (open) {
-        h->facts.speaks = false;
-        h->facts.heard = false;
-        h->facts.ended = false;
-        say(h, HANDOVER_HELLO);
-    } else if (was && h->state == HOLD_ARMED) {
+    if (!open && was && h->state == HOLD_ARMED) {
         /* What comes from now on comes to nobody else. */
         h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
     }
@@ -350,29 +337,6 @@ static const RedirectorSourceOps hold_source_ops = {
 
 /* What the peer sends */
 
-static bool is_mark(RedirectorHold *h, const PacketFrame *f)
-{
-    uint64_t packets;
-    HandoverMark mark = handover_mark_read(frame_data(f), f->len, &packets);
-
-    switch (mark) {
-    case HANDOVER_NONE:
-        return false;
-    case HANDOVER_HELLO:
-        h->facts.speaks = true;
-        return true;
-    case HANDOVER_END:
-        h->facts.ended = true;
-        say(h, HANDOVER_ACK);
-        break;
-    default:
-        break;
-    }
-    h->facts.heard = true;
-    h->facts.heard_at = now_ms();
-    return true;
-}
-
 static void pass_before(RedirectorHold *h)
 {
     if (h->before) {
@@ -395,11 +359,10 @@ static bool put_one(RedirectorHold *h, PacketFrame *f)
 {
     const uint8_t *data = frame_data(f);
 
-    if (is_mark(h, f)) {
-        return true;
+    /* What is flooded goes on and on: no sign that order has not ended. */
+    if (!handover_flooded(data, f->len)) {
+        h->facts.heard_at = now_ms();
     }
-    h->facts.heard = true;
-    h->facts.heard_at = now_ms();
     hold_again(h);
     if (!h->chain->ops->put(h->chain, f, 1)) {
         return false;

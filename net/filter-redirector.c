@@ -324,12 +324,24 @@ static bool holds(Redirector *r, NetFilterState *nf, const char *indev,
            nf->direction != NET_FILTER_DIRECTION_RX;
 }
 
-/* Of several queues the chain sees one, a packet socket and a hand-over all. */
+/* Is @nc what it captures, for the filters behind it to look at? */
+static bool shows_copies(const Redirector *r, const NetClientState *nc,
+                         const char *outdev)
+{
+    return r->in_netdev && !outdev && !strcmp(r->in_netdev, nc->name);
+}
+
+/*
+ * Of several queues the chain sees one; a packet socket and a hand-over all,
+ * and who is shown what a packet socket captures.
+ */
 static bool takes_all_queues(Redirector *r, NetFilterState *nf,
-                             const char *indev, const char *outdev)
+                             NetClientState *nc, const char *indev,
+                             const char *outdev)
 {
     return (r->in_netdev && outdev) || (r->out_netdev && indev) ||
            holds(r, nf, indev, outdev) ||
+           (get_vhost_net(nc) && shows_copies(r, nc, outdev)) ||
            (takes_when_stopped(r, nf, outdev) && !indev &&
             !r->enable_when_running);
 }
@@ -354,7 +366,7 @@ static bool accept_netdev(Redirector *r, NetFilterState *nf,
                    "pass through QEMU: capture them with 'in_netdev', inject "
                    "with 'out_netdev', or hand over a stopped guest's with "
                    "'enable_when_stopped'", nc->name);
-    } else if (queues > 1 && !takes_all_queues(r, nf, indev, outdev)) {
+    } else if (queues > 1 && !takes_all_queues(r, nf, nc, indev, outdev)) {
         error_setg(errp, "netdev '%s' has %d queues, and the filter chain is "
                    "that of the first one: join 'in_netdev' to 'outdev' or "
                    "'indev' to 'out_netdev', or hand over with 'outdev', "
@@ -422,6 +434,7 @@ static bool open_output(Redirector *r, const char *outdev, bool vnet_hdr,
     if (outdev) {
         chr = redirector_find_chardev("outdev", outdev, errp);
         r->output = chr ? redirector_chardev_sink(&r->owner, chr, vnet_hdr,
+                                                  r->enable_when_stopped,
                                                   errp) : NULL;
         return r->output;
     }
@@ -601,6 +614,13 @@ static bool redirector_holds_vhost(NetFilterState *nf)
     return r->hold && redirector_hold_holds_vhost(r->hold);
 }
 
+static bool redirector_shows_copies(NetFilterState *nf)
+{
+    Redirector *r = filter_redirector_get(OBJECT(nf));
+
+    return r->into_chain && shows_copies(r, nf->netdev, NULL);
+}
+
 bool redirector_can_change(Object *obj, const char *name, Error **errp)
 {
     if (NETFILTER(obj)->netdev) {
@@ -712,6 +732,7 @@ void redirector_class_init(ObjectClass *oc)
 
     nfc->accept_netdev = redirector_accept_netdev;
     nfc->can_set_queue = redirector_can_set_queue;
+    nfc->shows_copies = redirector_shows_copies;
     nfc->intake = redirector_intake;
     nfc->holds_vhost = redirector_holds_vhost;
 }

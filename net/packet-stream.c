@@ -8,6 +8,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "qemu/iov.h"
 #include "net/packet-stream.h"
 
@@ -92,6 +93,11 @@ bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
     return true;
 }
 
+static bool len_ok(uint32_t len)
+{
+    return len && len <= PACKET_LEN_MAX;
+}
+
 /* Moves @scanned over the packets that have become complete. */
 static int scan(PacketStream *s)
 {
@@ -100,7 +106,7 @@ static int scan(PacketStream *s)
         size_t have = s->tail - s->scanned;
         uint32_t len = ldl_be_p(p);
 
-        if (len == 0 || len > PACKET_LEN_MAX) {
+        if (!len_ok(len)) {
             return -EINVAL;
         }
         if (s->vnet_hdr && have >= 8) {
@@ -141,6 +147,45 @@ bool packet_stream_trim(PacketStream *s)
     return incomplete;
 }
 
+/* In a stream with lengths of vnet headers: read from one without */
+static bool odd_with_len(const uint8_t *data, size_t len)
+{
+    /* A vnet header that asks for nothing became a length and an address. */
+    return len >= 10 && buffer_is_zero(data, 10);
+}
+
+/* In a stream without: read from one with a length of 0 */
+static bool odd_without_len(const uint8_t *data, size_t len, size_t hdr_len)
+{
+    const size_t fields = 10;   /* of a vnet header that mean something */
+
+    if (len < fields || !buffer_is_zero(data, 4)) {
+        return false;
+    }
+    /* An address, or a vnet header that asks for nothing, but says how. */
+    return !hdr_len || !buffer_is_zero(data + 4, fields - 4);
+}
+
+PacketStreamMatch packet_stream_match(const PacketStream *s, size_t hdr_len)
+{
+    const uint8_t *data = s->buf + s->head + 4;
+    size_t len, end = s->head + packet_stream_front(s, &len);
+    uint32_t first = len >= 4 ? ldl_be_p(data) : 0;
+
+    if (!s->vnet_hdr && first && vnet_hdr_len_ok(first)) {
+        return PACKET_STREAM_MISMATCH;
+    }
+    if (s->vnet_hdr ? !odd_with_len(data, len)
+                    : !odd_without_len(data, len, hdr_len)) {
+        return PACKET_STREAM_MATCH;
+    }
+    if (s->tail - end < 4) {
+        return PACKET_STREAM_UNCLEAR;
+    }
+    return len_ok(ldl_be_p(s->buf + end)) ? PACKET_STREAM_MATCH
+                                          : PACKET_STREAM_MISMATCH;
+}
+
 unsigned packet_stream_peek(const PacketStream *s, size_t hdr_len,
                             PacketFrame *frames, unsigned max)
 {
@@ -157,6 +202,8 @@ unsigned packet_stream_peek(const PacketStream *s, size_t hdr_len,
         f->len = len - f->hdr_len;
         f->iov[0] = (struct iovec) { (void *)(data + f->hdr_len), f->len };
         f->iovcnt = 1;
+        f->cut = 0;
+        f->time_ns = 0;
         p = data + len;
     }
     return n;

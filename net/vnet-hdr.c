@@ -571,6 +571,21 @@ ssize_t vnet_hdr_finish(const uint8_t *hdr, size_t hdr_len,
            : vnet_emit_bare(pkt, len, emit, opaque);
 }
 
+ssize_t vnet_hdr_complete(const uint8_t *hdr, size_t hdr_len,
+                          const uint8_t *pkt, size_t len,
+                          VnetHdrEmit *emit, void *opaque)
+{
+    VnetOffload o = vnet_hdr_decode(hdr, hdr_len);
+
+    if (!o.needs_csum) {
+        return vnet_emit_bare(pkt, len, emit, opaque);
+    }
+    if (len > VNET_PKT_MAX || o.csum_pos + sizeof(uint16_t) > len) {
+        return -EINVAL;
+    }
+    return vnet_emit_checksummed(&o, pkt, len, emit, opaque);
+}
+
 /* Make up for bytes inserted in front; what no packet can have stays so */
 static void vnet_hdr_move(uint8_t *hdr, size_t offset, size_t bytes)
 {

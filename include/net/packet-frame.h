@@ -29,7 +29,7 @@ typedef struct PacketFrame {
     size_t len;                     /* bytes of payload */
     size_t cut;                     /* bytes that were left out behind it */
     NetFilterDirection dir;         /* tx: towards the guest; rx: from it */
-    int64_t time_ns;                /* of a captured packet: host clock, ns */
+    int64_t time_ns;                /* when captured: host clock; or 0 */
     uint8_t tag[VNET_VLAN_TAG_LEN]; /* of a captured packet: its VLAN tag */
 } PacketFrame;
 

@@ -106,6 +106,24 @@ bool packet_stream_trim(PacketStream *s);
 unsigned packet_stream_peek(const PacketStream *s, size_t hdr_len,
                             PacketFrame *frames, unsigned max);
 
+/* Does a stream have the vnet header's length in its frames, or not? */
+typedef enum PacketStreamMatch {
+    PACKET_STREAM_MATCH,        /* as expected */
+    PACKET_STREAM_MISMATCH,     /* the other way */
+    PACKET_STREAM_UNCLEAR,      /* the next bytes will tell */
+} PacketStreamMatch;
+
+/**
+ * packet_stream_match() - Look at the first packet of a connection
+ * @s: stream with at least this packet
+ * @hdr_len: length of the vnet headers where frames don't tell it, bytes
+ *
+ * The format has nothing that says which one it is.  But read the wrong way, a
+ * frame has where its vnet header or its destination address should be what
+ * hardly any has, and is not followed by a length.
+ */
+PacketStreamMatch packet_stream_match(const PacketStream *s, size_t hdr_len);
+
 /**
  * packet_stream_drop() - Take packets out
  * @s: stream

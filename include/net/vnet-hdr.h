@@ -112,6 +112,19 @@ ssize_t vnet_hdr_finish(const uint8_t *hdr, size_t hdr_len,
                         VnetHdrEmit *emit, void *opaque);
 
 /**
+ * vnet_hdr_complete() - fill in a packet's checksum, if that is missing
+ *
+ * As vnet_hdr_finish(), but a super-packet stays whole: it gets the checksum
+ * that a packet of its length would have.
+ *
+ * Return: 1; -EINVAL if the checksum's place is outside of the packet, and then
+ *         nothing was emitted
+ */
+ssize_t vnet_hdr_complete(const uint8_t *hdr, size_t hdr_len,
+                          const uint8_t *pkt, size_t len,
+                          VnetHdrEmit *emit, void *opaque);
+
+/**
  * vnet_vlan_insert() - put a VLAN tag back into a packet, without copying it
  * @hdr: the packet's vnet header, @hdr_len bytes, adjusted in place
  * @hdr_len: length of the header in bytes, 0 for none

@@ -249,6 +249,9 @@ static void feed(size_t len)
     damaged = damage <= fed;
     g_assert(ret == (damaged ? -EINVAL : 0));
     g_assert(rx.packets == complete());
+    if (rx.packets) {
+        packet_stream_match(&rx, plain_hdr_len);
+    }
 }
 
 static void check_frame(const PacketFrame *f, const WireFrame *w)

@@ -214,6 +214,17 @@ static void check_finish(const FuzzPacket *p)
     g_assert(!memcmp(copy, p->data, p->len));
 }
 
+/* One packet of the same length, or none: take_whole() looks at it. */
+static void check_complete(const FuzzPacket *p)
+{
+    Output o = { .in = p };
+    ssize_t ret = vnet_hdr_complete(p->hdr, p->hdr_len, p->data, p->len,
+                                    take_whole, &o);
+
+    g_assert(ret == (o.n ? 1 : -EINVAL));
+    g_assert(ret == 1 || fuzz_hdr_needs_csum(p));
+}
+
 static void check_convert(const FuzzPacket *p)
 {
     static const uint8_t lens[] = { 0, 10, 12, 20, 24 };
@@ -241,5 +252,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     fuzz_packet(&in, &p);
     check_convert(&p);
     check_finish(&p);
+    check_complete(&p);
     return 0;
 }

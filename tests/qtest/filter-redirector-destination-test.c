@@ -186,6 +186,7 @@ typedef struct Relay {
     int source;
     int destination;
     int gate;               /* to the destination: open or closed */
+    int passed;             /* something has got there */
     int stop;
     GByteArray *held;
 } Relay;
@@ -195,6 +196,7 @@ static void relay_out(Relay *r)
     if (g_atomic_int_get(&r->gate) && r->held->len) {
         send_bytes(r->destination, r->held->data, r->held->len);
         g_byte_array_set_size(r->held, 0);
+        g_atomic_int_set(&r->passed, 1);
     }
 }
 
@@ -278,6 +280,10 @@ static Relay *postcopy_begin(Machine *m, Destination *d)
     qtest_qmp_assert_success(m->r->qts, "{'execute': 'migrate', "
                              "'arguments': {'uri': 'fd:mig'}}");
     wait_migration(m, "active");
+    /* For the beginning of a stream QEMU waits in its main loop. */
+    while (!g_atomic_int_get(&relay->passed)) {
+        rig_sync(m->r);
+    }
     g_atomic_int_set(&relay->gate, 0);
     qtest_qmp_assert_success(m->r->qts,
                              "{'execute': 'migrate-start-postcopy'}");
@@ -436,18 +442,30 @@ static void test_cpr_reboot(const void *data)
  * A machine without memory will do; its guest is behind a hub.
  */
 
+/* Fails until the destination listens. */
 static void migrate_transfer(Rig *r, const char *dir)
 {
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
     g_autofree char *main_path = g_strdup_printf("%s/main", dir);
     g_autofree char *cpr_path = g_strdup_printf("%s/cpr", dir);
+    bool started;
 
     set_mode(r, "cpr-transfer");
-    qtest_qmp_assert_success(r->qts,
-        "{'execute': 'migrate', 'arguments': {'channels': ["
-        "{'channel-type': 'main', 'addr': {'transport': 'socket', "
-        "'type': 'unix', 'path': %s}}, "
-        "{'channel-type': 'cpr', 'addr': {'transport': 'socket', "
-        "'type': 'unix', 'path': %s}}]}}", main_path, cpr_path);
+    do {
+        QDict *reply;
+
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(10 * 1000);
+        reply = qtest_qmp(r->qts,
+            "{'execute': 'migrate', 'arguments': {'channels': ["
+            "{'channel-type': 'main', 'addr': {'transport': 'socket', "
+            "'type': 'unix', 'path': %s}}, "
+            "{'channel-type': 'cpr', 'addr': {'transport': 'socket', "
+            "'type': 'unix', 'path': %s}}]}}", main_path, cpr_path);
+        started = qdict_haskey(reply, "return");
+        qobject_unref(reply);
+    } while (!started);
 }
 
 static void test_cpr_transfer(const void *unused)
@@ -456,7 +474,6 @@ static void test_cpr_transfer(const void *unused)
     g_autofree char *main_path = g_strdup_printf("%s/main", dir);
     g_autofree char *cpr_path = g_strdup_printf("%s/cpr", dir);
     g_autofree char *args = NULL;
-    int listener = qtest_socket_server(cpr_path);
     Machine m = { .r = rig_new() };
     QTestState *to;
 
@@ -471,8 +488,8 @@ static void test_cpr_transfer(const void *unused)
 
     args = g_strdup_printf("-M none,aux-ram-share=on -nodefaults "
                            "-incoming unix:%s -incoming cpr,"
-                           "addr.transport=socket,addr.type=fd,addr.str=%d",
-                           main_path, listener);
+                           "addr.transport=socket,addr.type=unix,addr.path=%s",
+                           main_path, cpr_path);
     to = qtest_init_ext(NULL, args, NULL, false);
     migrate_transfer(m.r, dir);
     qtest_connect(to);
@@ -490,7 +507,6 @@ static void test_cpr_transfer(const void *unused)
     expect_packets(m.x->inside, SIZE, STEP, STEP);
     expect_silence(m.co);
     guest_lost_nothing(&m);
-    close(listener);
     rig_free(m.r);
     unlink(main_path);
     unlink(cpr_path);

@@ -30,6 +30,14 @@
     "-chardev null,id=c0 -chardev null,id=c1 -chardev null,id=busy " \
     "-object filter-redirector,id=first,netdev=n,outdev=busy "
 
+/* Chardevs of kinds that can't be used; some need an interface that is up. */
+#define ERROR_KINDS \
+    "-chardev udp,id=udp,host=127.0.0.1,port=9 " \
+    "-chardev ringbuf,id=rb,size=4096 -chardev null,id=mux,mux=on " \
+    "-chardev null,id=c2 -chardev hub,id=chub,chardevs.0=c2 " \
+    "-chardev socket,id=tel,telnet=on,server=on,wait=off,host=127.0.0.1," \
+    "port=0 "
+
 #ifdef CONFIG_SLIRP
 #define ERROR_ARGS_USER "-netdev user,id=user "
 #else
@@ -50,6 +58,14 @@ typedef struct ErrorCase {
     "one: join 'in_netdev' to 'outdev' or 'indev' to 'out_netdev', or hand " \
     "over with 'outdev', 'enable_when_stopped=on' and " \
     "'enable_when_running=off'"
+
+#define NO_STREAM(property, id, type) \
+    ID property " '" id "' is a chardev of type '" type "', which does not " \
+    "carry a stream of packets: use a socket, pipe, file, pty, stdio, serial " \
+    "or null"
+#define TELNET(property) \
+    ID property " 'tel' speaks telnet, which does not carry all bytes as " \
+    "they are: leave 'telnet' and 'tn3270' off"
 
 static const ErrorCase errors[] = {
     { "no-endpoint", "id=f0,netdev=n,queue=all",
@@ -140,6 +156,22 @@ static const ErrorCase errors[] = {
       ID "chardev 'busy' is already in use" },
     { "busy-indev", "id=f0,netdev=n,out_netdev=x,indev=busy",
       ID "chardev 'busy' is already in use" },
+    { "udp-in", "id=f0,netdev=n,indev=udp", NO_STREAM("indev", "udp", "udp") },
+    { "udp-out", "id=f0,netdev=n,outdev=udp",
+      NO_STREAM("outdev", "udp", "udp") },
+    { "ringbuf-in", "id=f0,netdev=n,indev=rb",
+      NO_STREAM("indev", "rb", "ringbuf") },
+    { "ringbuf-out", "id=f0,netdev=n,in_netdev=x,outdev=rb",
+      NO_STREAM("outdev", "rb", "ringbuf") },
+    { "mux-in", "id=f0,netdev=n,indev=mux", NO_STREAM("indev", "mux", "mux") },
+    { "mux-out", "id=f0,netdev=n,outdev=mux",
+      NO_STREAM("outdev", "mux", "mux") },
+    { "hub-in", "id=f0,netdev=n,indev=chub",
+      NO_STREAM("indev", "chub", "hub") },
+    { "hub-out", "id=f0,netdev=n,outdev=chub",
+      NO_STREAM("outdev", "chub", "hub") },
+    { "telnet-in", "id=f0,netdev=n,indev=tel", TELNET("indev") },
+    { "telnet-out", "id=f0,netdev=n,outdev=tel", TELNET("outdev") },
     { "multi-queue-classic", "id=f0,netdev=m,outdev=c0",
       MULTI_QUEUE },
     { "multi-queue-hand-over",
@@ -169,7 +201,8 @@ static void test_error_qmp(const void *data)
     Rig *r = rig_new();
     unsigned fds;
 
-    g_string_append(r->args, ERROR_ARGS);
+    if_set_up("lo", true);
+    g_string_append(r->args, ERROR_ARGS ERROR_KINDS);
     rig_start(r);
     rig_sync(r);
     fds = rig_count_fds(r);
@@ -255,7 +288,8 @@ static void test_error_cmdline(const void *data)
 {
     const ErrorCase *c = data;
 
-    expect_error_cmdline(ERROR_ARGS, c->props, c->message);
+    if_set_up("lo", true);
+    expect_error_cmdline(ERROR_ARGS ERROR_KINDS, c->props, c->message);
 }
 
 static void add_error_cases(void)
@@ -415,7 +449,8 @@ static void test_leak_failure(const void *unused)
     Rig *r = rig_new();
     unsigned fds, i;
 
-    g_string_append(r->args, ERROR_ARGS);
+    if_set_up("lo", true);
+    g_string_append(r->args, ERROR_ARGS ERROR_KINDS);
     rig_start(r);
     rig_sync(r);
     fds = rig_count_fds(r);

@@ -675,6 +675,48 @@ void expect_eof(int fd)
 }
 
 /*
+ * Files of filter-dump
+ */
+
+void pcap_clear(Pcap *p)
+{
+    g_free(p->text);
+    memset(p, 0, sizeof(*p));
+}
+
+/* Return: false if it is not all there yet */
+static bool pcap_record(PcapRecord *r, const char *header, size_t left)
+{
+    if (left < 16) {
+        return false;
+    }
+    *r = (PcapRecord) {
+        .time_us = (int64_t)ldl_he_p(header) * G_USEC_PER_SEC +
+                   ldl_he_p(header + 4),
+        .len = (uint32_t)ldl_he_p(header + 8),
+        .size = (uint32_t)ldl_he_p(header + 12),
+        .data = (const uint8_t *)header + 16,
+    };
+    return left - 16 >= r->len;
+}
+
+void pcap_read(Pcap *p, const char *file)
+{
+    size_t pos = 24;
+    gsize len;
+
+    pcap_clear(p);
+    g_assert_true(g_file_get_contents(file, &p->text, &len, NULL));
+    g_assert_cmpuint(len, >=, pos);
+    g_assert_cmphex((uint32_t)ldl_he_p(p->text), ==, 0xa1b2c3d4);
+    g_assert_cmpuint(ldl_he_p(p->text + 20), ==, 1); /* Ethernet */
+    while (pcap_record(&p->records[p->n], p->text + pos, len - pos)) {
+        pos += 16 + p->records[p->n].len;
+        g_assert_cmpuint(++p->n, <, ARRAY_SIZE(p->records));
+    }
+}
+
+/*
  * Streams
  */
 
@@ -704,7 +746,7 @@ void recv_bytes(int fd, void *buf, size_t size)
         ssize_t ret;
 
         wait_fd(fd, POLLIN, end);
-        ret = recv(fd, buf + done, size - done, 0);
+        ret = read(fd, buf + done, size - done);
         g_assert_cmpint(ret, >, 0);
         done += ret;
     }

@@ -296,6 +296,29 @@ void send_frames(int fd, size_t size, uint32_t first, unsigned n);
 void expect_frame(int fd, size_t size, uint32_t seq, int vnet);
 void expect_frames(int fd, size_t size, uint32_t first, unsigned n);
 
+/* A file that filter-dump writes, as far as it is written. */
+typedef struct PcapRecord {
+    int64_t time_us;
+    size_t size;            /* on the wire */
+    size_t len;             /* in the file */
+    const uint8_t *data;
+} PcapRecord;
+
+typedef struct Pcap {
+    char *text;
+    PcapRecord records[1000];
+    unsigned n;
+} Pcap;
+
+/**
+ * pcap_read() - Read a file
+ * @p: all zero, or one that has been read
+ */
+void pcap_read(Pcap *p, const char *file);
+void pcap_clear(Pcap *p);
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Pcap, pcap_clear)
+
 /* Packets or stream frames sent by a thread of their own. */
 typedef struct Flood {
     GThread *thread;

@@ -119,6 +119,61 @@ static void test_refused(const void *data)
     }
 }
 
+/*
+ * Other filters on a netdev that uses vhost: those that only look are told what
+ * would show them something.
+ */
+
+#define VHOST "netdev 'net' uses vhost, so that its packets don't pass " \
+              "through QEMU"
+#define BEHIND VHOST ": put it behind a filter-redirector that captures " \
+               "them ('netdev' and 'in_netdev' are 'net', no 'outdev')"
+
+static const struct {
+    const char *type;
+    const char *props;      /* as JSON */
+    const char *message;
+} others[] = {
+    { "filter-dump", "'file': '/dev/null'", BEHIND },
+    { "filter-mirror", "'outdev': 'co'", BEHIND },
+    { "filter-buffer", "'interval': 1000", VHOST },
+    { "filter-rewriter", "'queue': 'all'", VHOST },
+    { "filter-replay", "'queue': 'all'", VHOST },
+};
+
+static void test_others(const void *unused)
+{
+#ifdef CONFIG_VHOST_NET_USER
+    Rig *r = rig_new();
+    GThread *back_end;
+    unsigned i;
+
+    g_free(rig_server(r, "srv"));   /* only its address is known by heart */
+    rig_chardev(r, "co");
+    back_end = vhost_user_start(r);
+    rig_start(r);
+    for (i = 0; i < ARRAY_SIZE(others); i++) {
+        g_autofree char *want = g_strdup_printf("%s 'o': %s", others[i].type,
+                                                others[i].message);
+        g_autofree char *command =
+            g_strdup_printf("{'execute': 'object-add', 'arguments': {'id': "
+                            "'o', 'netdev': 'net', 'qom-type': '%s', %s}}",
+                            others[i].type, others[i].props);
+        QDict *reply;
+
+        qtest_qmp_send_raw(r->qts, "%s", command);
+        reply = qtest_qmp_receive(r->qts);
+        g_assert_cmpstr(qdict_get_str(qdict_get_qdict(reply, "error"),
+                                      "desc"), ==, want);
+        qobject_unref(reply);
+    }
+    rig_free(r);
+    g_thread_join(back_end);
+#else
+    g_test_skip("QEMU is built without vhost-user");
+#endif
+}
+
 static void test_no_state(const void *data)
 {
     Bench b = bench_new();
@@ -171,5 +226,6 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
 
     add_refused_cases();
+    case_add("/filter-redirector/refused/other-filters", test_others, NULL);
     return g_test_run();
 }

@@ -144,16 +144,12 @@ static void machine_end(Machine *m)
     g_free(m->dir);
 }
 
+/* QEMU 11.0 dies of x-query-virtio-status while a vhost-net runs. */
 static void assert_vhost_runs(Machine *m)
 {
-    QDict *answer = qtest_qmp(m->r->qts, "{'execute': 'x-query-virtio-status',"
-                              "'arguments': {'path': "
-                              "'/machine/peripheral/nic/virtio-backend'}}");
-    QDict *status = qdict_get_qdict(answer, "return");
-
-    g_assert_nonnull(status);
-    g_assert_true(qdict_get_bool(status, "vhost-started"));
-    qobject_unref(answer);
+    qtest_qmp_assert_success(m->r->qts,
+        "{'execute': 'x-query-virtio-vhost-queue-status', 'arguments': "
+        "{'path': '/machine/peripheral/nic/virtio-backend', 'queue': 0}}");
 }
 
 /*
@@ -308,6 +304,136 @@ static void test_capture(const void *data)
     }
     assert_vhost_runs(&t->source);
     test_end(t);
+}
+
+/* @object: as JSON, but for id and netdev.  Return: the reply */
+static QDict *object_add(Test *t, const char *id, const char *object)
+{
+    g_autofree char *command =
+        g_strdup_printf("{'execute': 'object-add', 'arguments': {'id': '%s', "
+                        "'netdev': 's', %s}}", id, object);
+
+    qtest_qmp_send_raw(t->source.r->qts, "%s", command);
+    return qtest_qmp_receive(t->source.r->qts);
+}
+
+static void expect_refused(Test *t, const char *object, const char *message)
+{
+    QDict *reply = object_add(t, "o", object);
+    QDict *error = qdict_get_qdict(reply, "error");
+
+    g_assert_nonnull(error);
+    g_assert_cmpstr(qdict_get_str(error, "desc"), ==, message);
+    qobject_unref(reply);
+}
+
+#define VHOST "'o': netdev 's' uses vhost, so that its packets don't pass " \
+              "through QEMU"
+#define BEHIND VHOST ": put it behind a filter-redirector that captures " \
+               "them ('netdev' and 'in_netdev' are 's', no 'outdev')"
+
+#define PCAP_COUNT 100
+
+/* Packets to the guest, then from it. */
+static void check_pcap(const Pcap *p, int64_t start)
+{
+    unsigned i;
+
+    g_assert_cmpuint(p->n, ==, 2 * PCAP_COUNT);
+    for (i = 0; i < p->n; i++) {
+        const PcapRecord *r = &p->records[i];
+
+        g_assert_cmpuint(r->size, ==, SIZE);
+        g_assert_cmpuint(r->len, ==, SIZE);
+        g_assert_cmpuint(packet_seq(r->data), ==, i);
+        packet_check(r->data, SIZE);
+        g_assert_cmpint(r->time_us, >=, i ? p->records[i - 1].time_us : start);
+        g_assert_cmpint(r->time_us, <=, g_get_real_time());
+    }
+}
+
+/* A file of both directions; other filters are refused, or get copies, too. */
+static void test_pcap(const void *data)
+{
+    uint8_t header[GUEST_HEADER] = { 0 }, packet[SIZE];
+    const int64_t start = g_get_real_time();
+    g_autofree char *file = NULL, *dump = NULL, *head = NULL;
+    g_auto(Pcap) p = { };
+    Test *t = test_new();
+    unsigned i;
+
+    test_start(t);
+    file = g_strdup_printf("%s/pcap", t->source.dir);
+    dump = g_strdup_printf("'qom-type': 'filter-dump', 'file': '%s'", file);
+    head = g_strdup_printf("%s, 'position': 'head'", dump);
+    expect_refused(t, dump, "filter-dump " BEHIND);
+    rig_add(t->source.r, "id=f0,netdev=s,in_netdev=s");
+    expect_refused(t, head, "filter-dump " BEHIND);
+    expect_refused(t, "'qom-type': 'filter-buffer', 'interval': 1000",
+                   "filter-buffer " VHOST);
+    expect_refused(t, "'qom-type': 'filter-rewriter'",
+                   "filter-rewriter " VHOST);
+    expect_refused(t, "'qom-type': 'filter-replay'", "filter-replay " VHOST);
+    qobject_unref(object_add(t, "d0", dump));
+
+    guest_exchange(t, &t->source, 0, PCAP_COUNT);
+    for (i = PCAP_COUNT; i < 2 * PCAP_COUNT; i++) {
+        packet_fill(packet, sizeof(packet), i);
+        g_assert_true(guest_send(&t->guest, 0, header, packet,
+                                 sizeof(packet)));
+        guest_flush(&t->guest);
+        guest_kick(&t->guest);
+        expect_packet(t->source.tap->outside, sizeof(packet), i);
+    }
+    rig_wait_stat(t->source.r, "f0", "output.stats.packets", 2 * PCAP_COUNT);
+    g_usleep(50 * 1000);    /* no packet comes twice */
+    rig_sync(t->source.r);
+    pcap_read(&p, file);
+    check_pcap(&p, start);
+    assert_vhost_runs(&t->source);
+    unlink(file);
+    test_end(t);
+}
+
+/* All queues of a netdev come into one file. */
+static void test_pcap_queues(const void *data)
+{
+    char ifname[16] = "tap-m";
+    uint8_t packet[10 + SIZE] = { 0 };
+    g_autofree char *dir = g_dir_make_tmp("qtest-vhost-XXXXXX", NULL);
+    g_autofree char *file = g_strdup_printf("%s/pcap", dir);
+    g_autofree char *dump = g_strdup_printf("'qom-type': 'filter-dump', "
+                                            "'file': '%s'", file);
+    g_auto(Pcap) p = { };
+    Test t = { .source.r = rig_new() };
+    Rig *r = t.source.r;
+    int fds[2], queues[2];
+    unsigned i;
+
+    for (i = 0; i < 2; i++) {
+        fds[i] = rig_give_fd(r, tap_open(ifname, true));
+        queues[i] = rig_keep_fd(r, fcntl(fds[i], F_DUPFD_CLOEXEC, 0));
+    }
+    g_string_append_printf(r->args, "-netdev tap,id=s,fds=%d:%d,vhost=on ",
+                           fds[0], fds[1]);
+    if_set_up(ifname, true);
+    rig_start(r);
+    rig_add(r, "id=f0,netdev=s,in_netdev=s,queue=rx");
+    qobject_unref(object_add(&t, "d0", dump));
+    for (i = 0; i < PCAP_COUNT; i++) {
+        packet_fill(packet + 10, SIZE, i);
+        g_assert_cmpint(write(queues[i % 2], packet, sizeof(packet)), ==,
+                        sizeof(packet));
+    }
+    rig_wait_stat(r, "f0", "output.stats.packets", PCAP_COUNT);
+    pcap_read(&p, file);
+    g_assert_cmpuint(p.n, ==, PCAP_COUNT);
+    for (i = 0; i < PCAP_COUNT; i++) {
+        g_assert_cmpuint(packet_seq(p.records[i].data), ==, i);
+    }
+    unlink(file);
+    rmdir(dir);
+    rig_free(r);
 }
 
 static void test_inject(const void *data)
@@ -513,6 +639,8 @@ int main(int argc, char **argv)
         { "send", test_send },
         { "super-packet", test_super },
         { "capture", test_capture },
+        { "pcap", test_pcap },
+        { "pcap-queues", test_pcap_queues },
         { "inject", test_inject },
         { "migrate/stock", test_stock },
         { "migrate/hand-over", test_handover },

@@ -238,6 +238,99 @@ static void test_damage(const void *opaque)
 }
 
 /* Whatever bytes come, packets stay within their bounds. */
+/* As a sender with these settings writes it; all packets are alike. */
+static GByteArray *sent(bool vnet_hdr, size_t hdr_len, bool offload,
+                        unsigned packets)
+{
+    static const uint8_t mac[] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
+    GByteArray *bytes = g_byte_array_new();
+    uint8_t buf[8 + VNET_HDR_LEN_MAX + 100] = { 0 };
+    uint8_t *hdr = buf + (vnet_hdr ? 8 : 4), *data = hdr + hdr_len;
+
+    stl_be_p(buf, hdr_len + 100);
+    if (vnet_hdr) {
+        stl_be_p(buf + 4, hdr_len);
+    }
+    if (offload && hdr_len) {
+        hdr[0] = 1; /* VIRTIO_NET_HDR_F_NEEDS_CSUM */
+        hdr[6] = 34;
+        hdr[8] = 6;
+    }
+    fill(data, 100, 5);
+    memcpy(data, mac, sizeof(mac));
+    while (packets--) {
+        g_byte_array_append(bytes, buf, data + 100 - buf);
+    }
+    return bytes;
+}
+
+/*
+ * Reads it, byte by byte.  Return: what is found when the first packet can be
+ * passed on; UNCLEAR: it can't be
+ */
+static PacketStreamMatch match(const GByteArray *bytes, bool vnet_hdr,
+                               size_t hdr_len)
+{
+    PacketStreamMatch ret = PACKET_STREAM_UNCLEAR;
+    PacketStream s;
+    unsigned i;
+
+    packet_stream_init(&s, SIZE, vnet_hdr);
+    for (i = 0; i < bytes->len && ret == PACKET_STREAM_UNCLEAR; i++) {
+        if (packet_stream_add(&s, bytes->data + i, 1) < 0) {
+            ret = PACKET_STREAM_MISMATCH;
+        } else if (s.packets) {
+            ret = packet_stream_match(&s, hdr_len);
+        }
+    }
+    packet_stream_destroy(&s);
+    return ret;
+}
+
+static void test_match(void)
+{
+    static const size_t lens[] = { 0, 10, 12, 20, 24 };
+    unsigned i, from, to, offload;
+
+    for (i = 0; i < ARRAY_SIZE(lens); i++) {
+        for (from = 0; from < 2; from++) {
+            for (offload = 0; offload < 2; offload++) {
+                g_autoptr(GByteArray) one = sent(from, lens[i], offload, 1);
+                g_autoptr(GByteArray) two = sent(from, lens[i], offload, 2);
+
+                for (to = 0; to < 2; to++) {
+                    PacketStreamMatch first = match(one, to, lens[i]);
+
+                    if (from == to) {
+                        g_assert_cmpint(first, ==, PACKET_STREAM_MATCH);
+                    } else {
+                        g_assert_cmpint(first, !=, PACKET_STREAM_MATCH);
+                        g_assert_cmpint(match(two, to, lens[i]), ==,
+                                        PACKET_STREAM_MISMATCH);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* Not even a strange packet is taken for damage where a length follows. */
+static void test_match_strange(void)
+{
+    static const size_t lens[] = { 0, 10, 12 };
+    unsigned i, vnet;
+
+    for (i = 0; i < ARRAY_SIZE(lens); i++) {
+        for (vnet = 0; vnet < 2; vnet++) {
+            g_autoptr(GByteArray) bytes = sent(vnet, lens[i], false, 2);
+
+            memset(bytes->data + (vnet ? 8 : 4) + lens[i], 0, 12);
+            g_assert_cmpint(match(bytes, vnet, lens[i]), ==,
+                            PACKET_STREAM_MATCH);
+        }
+    }
+}
+
 static void test_random(void)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(1);
@@ -301,6 +394,8 @@ int main(int argc, char **argv)
 
         g_test_add_data_func(path, &damages[i], test_damage);
     }
+    g_test_add_func("/packet-stream/match", test_match);
+    g_test_add_func("/packet-stream/match/strange", test_match_strange);
     g_test_add_func("/packet-stream/random", test_random);
     return g_test_run();
 }

@@ -481,6 +481,32 @@ static void test_finish(gconstpointer data)
     check_finished(c, &p, out);
 }
 
+/* One packet, of the same length, with nothing changed but its checksum */
+static void test_complete(gconstpointer data)
+{
+    const Case *c = data;
+    g_auto(Packet) p = build(c);
+    g_autoptr(GPtrArray) out = packets_new();
+    const GByteArray *whole;
+    size_t l4_len = p.len - p.l4;
+
+    g_assert_cmpint(vnet_hdr_complete(p.hdr, HDR_LEN, p.data, p.len, collect,
+                                      out), ==, 1);
+    whole = g_ptr_array_index(out, 0);
+    g_assert_cmpuint(whole->len, ==, p.len);
+    if (p.hdr[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+        size_t pos = lduw_he_p(p.hdr + 6) + lduw_he_p(p.hdr + 8);
+
+        if (!c->wrong_csum) {
+            g_assert_cmpuint(fold_sum(whole->data + p.l4, l4_len,
+                                      pseudo_sum(p.data + p.l3, c->proto,
+                                                 l4_len)), ==, 0xffff);
+        }
+        memcpy(p.data + pos, whole->data + pos, 2);
+    }
+    g_assert_cmpmem(whole->data, whole->len, p.data, p.len);
+}
+
 static const size_t hdr_lens[] = { 0, 10, 12, 20, 24 };
 
 static void test_len(void)
@@ -525,6 +551,38 @@ static void test_convert(void)
             }
         }
     }
+}
+
+/* Another byte order: what the kernel says, byte by byte, on any host. */
+static void test_swap(void)
+{
+    static const uint8_t hdr[] = {
+        0x01, 0x04,             /* flags, gso_type */
+        0x12, 0x34,             /* hdr_len */
+        0x56, 0x78,             /* gso_size */
+        0x9a, 0xbc,             /* csum_start */
+        0xde, 0xf0,             /* csum_offset */
+        0x11, 0x22,             /* num_buffers: the device's */
+        0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa,
+        0xbb, 0xcc, 0xdd, 0xee,
+    };
+    static const uint8_t swapped[] = {
+        0x01, 0x04, 0x34, 0x12, 0x78, 0x56, 0xbc, 0x9a, 0xf0, 0xde,
+    };
+    static const size_t lens[] = { 10, 12, 20, 24 };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lens); i++) {
+        uint8_t buf[sizeof(hdr)];
+
+        memcpy(buf, hdr, sizeof(hdr));
+        vnet_hdr_swap(buf, lens[i]);
+        g_assert_cmpmem(buf, sizeof(swapped), swapped, sizeof(swapped));
+        g_assert_cmpmem(buf + 10, sizeof(hdr) - 10, hdr + 10,
+                        sizeof(hdr) - 10);
+        vnet_hdr_swap(buf, lens[i]);
+        g_assert_cmpmem(buf, sizeof(hdr), hdr, sizeof(hdr));
+    }
+    vnet_hdr_swap(NULL, 0);
 }
 
 static void test_needed(void)
@@ -669,6 +727,20 @@ static void test_bad(gconstpointer data)
     }
     out = finish(p.hdr, HDR_LEN, p.data, p.len);
     g_assert_null(out);
+}
+
+static void test_complete_bad(void)
+{
+    g_auto(Packet) p = build(&bases[CSUM_BASE]);
+    g_autoptr(GPtrArray) out = packets_new();
+
+    for (size_t start = p.len - 17; start <= UINT16_MAX; start++) {
+        stw_he_p(p.hdr + 6, start);
+        stw_he_p(p.hdr + 8, 16);
+        g_assert_cmpint(vnet_hdr_complete(p.hdr, HDR_LEN, p.data, p.len,
+                                          collect, out), ==, -EINVAL);
+    }
+    g_assert_cmpuint(out->len, ==, 0);
 }
 
 /* TCP checks the checksum's place itself; without NEEDS_CSUM nobody does */
@@ -1424,6 +1496,7 @@ int main(int argc, char **argv)
 
     g_test_add_func("/vnet-hdr/len", test_len);
     g_test_add_func("/vnet-hdr/convert", test_convert);
+    g_test_add_func("/vnet-hdr/swap", test_swap);
     g_test_add_func("/vnet-hdr/needed", test_needed);
     g_test_add_func("/vnet-hdr/bare", test_bare);
     add_cases("finish", cases, ARRAY_SIZE(cases), test_finish);
@@ -1438,6 +1511,8 @@ int main(int argc, char **argv)
     g_test_add_func("/vnet-hdr/bad/csum-start", test_bad_csum_start);
     g_test_add_func("/vnet-hdr/bad/headers-long", test_bad_headers_long);
     g_test_add_func("/vnet-hdr/bad/too-big", test_too_big);
+    add_cases("complete", cases, ARRAY_SIZE(cases), test_complete);
+    g_test_add_func("/vnet-hdr/complete/bad", test_complete_bad);
     g_test_add_func("/vnet-hdr/tag-depth", test_tag_depth);
     g_test_add_func("/vnet-hdr/hdr-len-lies", test_hdr_len_lies);
     g_test_add_func("/vnet-hdr/fuzz", test_fuzz);

@@ -64,8 +64,18 @@ def capture_by_passed_socket(lab, vm, chardev_add, commands, clean_up):
     names["sock"].close()
 
 
+def write_pcap(lab, vm, commands):
+    """Has QEMU write a pcap file while the guest pings."""
+    file = Path(commands[1]["arguments"]["file"])
+    give(vm, commands[:2])
+    lab.warm_up()
+    time.sleep(0.5)
+    give(vm, commands[2:])
+    lab.note("pcap", {"bytes": file.stat().st_size, "magic": file.read_bytes()[:4].hex()})
+
+
 def run(lab):
-    capture, before, source_side, announce, clean_up, passed = qmp_blocks()
+    capture, pcap, before, source_side, announce, clean_up, passed = qmp_blocks()
     learning_off, learning_on, queue = blocks("shell")
     lab.network(("src0", "dst0"))
     lab.command("ip", "link", "set", "lo", "up")
@@ -73,6 +83,7 @@ def run(lab):
     source = lab.source(*qemu_options())
     give(source, capture[-2:])      # the object of the command line goes
     give(source, capture)
+    write_pcap(lab, source, pcap)
 
     host(lab, queue, source.tap)
     destination = lab.destination()
@@ -105,6 +116,8 @@ def judge(result):
             ("both counters agree", notes["sent"]["packets"] == notes["injected"]["packets"] > 0),
             ("nothing counted as lost", not any(notes[end][what] for end in ("sent", "injected")
                                                 for what in ("lost", "errors"))),
+            (f"a pcap file of {notes['pcap']['bytes']} bytes",
+             notes["pcap"]["magic"] == "d4c3b2a1" and notes["pcap"]["bytes"] > 200),
             (f"the passed socket captures: {passed['stats']['packets']} packets",
              passed["type"] == "packet-socket" and passed["state"] == "active"
              and passed["stats"]["packets"] > 0 and passed["bytes"] > 0)]
