@@ -129,7 +129,8 @@ static void hold_off(RedirectorHold *h)
     h->state = HOLD_OFF;
     trace_redirector_hold_end(h->source.owner->id,
                               FilterRedirectorHoldEnd_str(h->how),
-                              h->stats.packets, h->stats.direct);
+                              h->stats.packets, h->stats.direct,
+                              h->stats.cancelled, h->stats.stale);
 }
 
 static unsigned input_queued(const RedirectorHold *h)

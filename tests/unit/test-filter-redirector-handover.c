@@ -1,0 +1,169 @@
+/*
+ * filter-redirector: what a hand-over does with which packet
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "../../net/filter-redirector-handover.h"
+
+#define LEN 60
+
+static const uint8_t guest[1][6] = { { 0x52, 0x54, 0, 0, 0, 2 } };
+static const uint8_t client[6] = { 0x52, 0x54, 0, 0, 0, 0xf0 };
+
+static void fill(uint8_t *frame, bool flooded, const uint8_t *from)
+{
+    memset(frame, 0, LEN);
+    memset(frame, flooded ? 0xff : 0x52, 6);
+    memcpy(frame + 6, from, 6);
+    frame[12] = 0x08;
+}
+
+static void fill_announcement(uint8_t *frame)
+{
+    fill(frame, true, guest[0]);
+    frame[12] = 0x80;
+    frame[13] = 0x35;
+    frame[21] = 3;
+    memcpy(frame + 22, guest[0], 6);
+    memcpy(frame + 32, guest[0], 6);
+}
+
+static void test_kind(void)
+{
+    uint8_t frame[LEN];
+
+    fill(frame, false, client);
+    g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==, HANDOVER_UNICAST);
+    g_assert_cmpint(handover_kind(frame, 5, guest, 1), ==, HANDOVER_UNICAST);
+    fill(frame, true, client);
+    g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==,
+                    HANDOVER_FLOODED);
+    fill(frame, true, guest[0]);
+    g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==, HANDOVER_OWN);
+    g_assert_cmpint(handover_kind(frame, LEN, guest, 0), ==,
+                    HANDOVER_FLOODED);
+    fill_announcement(frame);
+    g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==,
+                    HANDOVER_BARRIER);
+    g_assert_cmpint(handover_kind(frame, 41, guest, 1), ==, HANDOVER_OWN);
+    /* About another address, or a reply. */
+    frame[33]++;
+    g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==, HANDOVER_OWN);
+    fill_announcement(frame);
+    frame[21] = 4;
+    g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==, HANDOVER_OWN);
+}
+
+static void test_source(void)
+{
+    HandoverSource s = {};
+
+    g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 10));
+    g_assert_true(handover_source_takes(&s, HANDOVER_FLOODED, 10));
+    g_assert_false(handover_source_takes(&s, HANDOVER_OWN, 10));
+    g_assert_true(handover_source_takes(&s, HANDOVER_FLOODED, 1000));
+    g_assert_false(handover_source_takes(&s, HANDOVER_BARRIER, 1000));
+    /* The announcement is repeated. */
+    g_assert_false(handover_source_takes(&s, HANDOVER_BARRIER, 1005));
+    g_assert_true(handover_source_takes(&s, HANDOVER_FLOODED, 1009));
+    g_assert_false(handover_source_takes(&s, HANDOVER_FLOODED, 1010));
+    g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 5000));
+}
+
+typedef struct HoldCase {
+    HandoverHold hold;
+    int64_t now;
+    int how;                /* -1: it goes on */
+} HoldCase;
+
+static const HoldCase cases[] = {
+    { { .connected = false, .begun_at = 100 }, 100, HOLD_END(DISCONNECTED) },
+    { { .connected = true, .begun_at = 100 }, 199, -1 },
+    { { .connected = true, .begun_at = 100 }, 200, HOLD_END(SILENT) },
+    /* What came before the guest ran is no sign that more will. */
+    { { .connected = true, .begun_at = 100, .heard_at = 50 }, 200,
+      HOLD_END(SILENT) },
+    { { .connected = true, .begun_at = 100, .heard_at = 150 }, 249, -1 },
+    { { .connected = true, .begun_at = 100, .heard_at = 150 }, 250,
+      HOLD_END(SILENT) },
+    { { .connected = true, .direct = true, .begun_at = 100 }, 119, -1 },
+    { { .connected = true, .direct = true, .begun_at = 100 }, 120,
+      HOLD_END(DIRECT) },
+    { { .connected = true, .direct = true, .begun_at = 100, .heard_at = 110 },
+      129, -1 },
+    { { .connected = true, .again = true, .begun_at = 100 }, 104, -1 },
+    { { .connected = true, .again = true, .begun_at = 100 }, 105,
+      HOLD_END(SILENT) },
+    { { .connected = true, .begun_at = 100, .heard_at = 2098 }, 2099, -1 },
+    { { .connected = true, .begun_at = 100, .heard_at = 2098 }, 2100,
+      HOLD_END(LIMIT) },
+};
+
+static void test_hold(void)
+{
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        HandoverHoldEnd how;
+        bool ends = handover_hold_ends(&cases[i].hold, cases[i].now, &how);
+
+        g_assert_cmpint(ends ? (int)how : -1, ==, cases[i].how);
+    }
+}
+
+static void test_once(void)
+{
+    HandoverOnce o;
+    uint8_t a[LEN], b[LEN];
+
+    handover_once_init(&o);
+    fill(a, true, client);
+    fill(b, true, client);
+    b[LEN - 1] = 1;
+    g_assert_false(handover_once_has(&o, a, LEN));
+    handover_once_add(&o, a, LEN);
+    handover_once_add(&o, a, LEN);
+    g_assert_true(handover_once_has(&o, a, LEN));
+    g_assert_false(handover_once_has(&o, a, LEN - 1));
+    g_assert_false(handover_once_has(&o, b, LEN));
+    /* One cancels one. */
+    handover_once_take(&o, a, LEN);
+    g_assert_true(handover_once_has(&o, a, LEN));
+    handover_once_take(&o, a, LEN);
+    g_assert_false(handover_once_has(&o, a, LEN));
+    g_assert_cmpuint(o.bytes, ==, 0);
+    handover_once_destroy(&o);
+    g_assert_false(handover_once_has(&o, a, LEN));
+}
+
+static void test_once_bounded(void)
+{
+    HandoverOnce o;
+    uint8_t a[LEN];
+    uint32_t i;
+
+    handover_once_init(&o);
+    fill(a, true, client);
+    for (i = 0; i < 2 * HANDOVER_FLOODED_BYTES / LEN; i++) {
+        memcpy(a + 20, &i, sizeof(i));
+        handover_once_add(&o, a, LEN);
+    }
+    g_assert_cmpuint(o.bytes, <=, HANDOVER_FLOODED_BYTES);
+    g_assert_false(handover_once_has(&o, a, LEN));
+    handover_once_destroy(&o);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/handover/kind", test_kind);
+    g_test_add_func("/handover/source", test_source);
+    g_test_add_func("/handover/hold", test_hold);
+    g_test_add_func("/handover/once", test_once);
+    g_test_add_func("/handover/once/bounded", test_once_bounded);
+    return g_test_run();
+}
