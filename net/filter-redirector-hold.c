@@ -7,6 +7,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/iov.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "net/packet-stream.h"

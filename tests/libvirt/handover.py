@@ -50,7 +50,8 @@ def destination_arguments(card: int) -> list[str]:
         "-chardev", f"socket,id={name(card)},host=0.0.0.0,port={FIRST_PORT + card},"
                     "server=on,wait=off",
         "-object", f"filter-redirector,id={name(card)},netdev={netdev(card)},queue=tx,"
-                   f"indev={name(card)},vnet_hdr_support=on",
+                   f"indev={name(card)},vnet_hdr_support=on,"
+                   "enable_when_stopped=on",
     ]
 
 

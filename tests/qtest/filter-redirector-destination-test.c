@@ -175,6 +175,83 @@ static void test_destination_takes(const void *data)
     destination_free(d);
 }
 
+/* A packet that goes to all; its number tells it from others. */
+static void fill_flooded(uint8_t *packet, uint32_t seq)
+{
+    packet_fill(packet, SIZE, seq);
+    memset(packet, 0xff, 6);
+}
+
+static void destination_expect_flooded(Destination *d, uint32_t seq)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    uint8_t packet[VNET_LEN + SIZE];
+    uint32_t head, len;
+
+    while (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    }
+    qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet, len);
+    g_assert_cmpuint(packet_seq(packet + VNET_LEN), ==, seq);
+    g_assert_cmpuint(packet[VNET_LEN], ==, 0xff);
+}
+
+/*
+ * The order of events is a manager's: the destination is told to run once the
+ * source is through.  What its TAP got before is stale, what it gets then
+ * comes behind the source's packets, and flooded packets come once.
+ */
+static void test_destination_holds(const void *data)
+{
+    Destination *d = destination_new();
+    g_autofree char *path = rig_server(d->r, "ci");
+    uint8_t packet[VNET_LEN + SIZE] = {};
+    int source, i;
+    Machine *m;
+
+    pc_start(&d->pc);
+    rig_add(d->r, "id=f1,netdev=y,queue=tx,indev=ci,vnet_hdr_support=on,"
+            "enable_when_stopped=on");
+    destination_listen(d);
+    m = machine_new("", 0);
+    pc_add_nic(&m->pc, m->r, "x", NIC_PROPS);
+    pc_start(&m->pc);
+    pc_nic_drive(&m->pc, 0, 0, 1);
+    d->rx = *m->pc.rx[0][0].vq;
+    d->buffers = m->pc.rx[0][0].buffers;
+    source = rig_connect(d->r, path);
+    rig_stop(m->r);
+    migrate_to(m, d, PLACE_NONE);
+    wait_migration(m, "completed");
+    rig_wait_runstate(d->r, "paused");
+
+    send_packets(d->y->outside, SIZE, 1000, STEP);
+    fill_flooded(packet + VNET_LEN, 8);
+    rig_cont(d->r);
+    rig_wait_runstate(d->r, "running");
+    /* Not for this guest alone: it would end the hold soon. */
+    send_raw(d->y->outside, packet + VNET_LEN, SIZE);
+    for (i = 0; i < STEP; i++) {
+        send_frame(source, SIZE, i, VNET_LEN);
+    }
+    fill_flooded(packet + VNET_LEN, 7);
+    send_frame_raw(source, packet, sizeof(packet), VNET_LEN);
+    send_packets(d->y->outside, SIZE, STEP, STEP);
+    /* The peer's, and one more that is the same. */
+    send_raw(d->y->outside, packet + VNET_LEN, SIZE);
+    send_raw(d->y->outside, packet + VNET_LEN, SIZE);
+    destination_expect(d, 0, STEP);
+    destination_expect_flooded(d, 7);
+    destination_expect_flooded(d, 8);
+    destination_expect(d, STEP, STEP);
+    destination_expect_flooded(d, 7);
+    send_packets(d->y->outside, SIZE, 2 * STEP, STEP);
+    destination_expect(d, 2 * STEP, STEP);
+    machine_free(m);
+    destination_free(d);
+}
+
 /*
  * Postcopy: the source has sent all that the destination needs to start, but
  * whether it does is not known yet
@@ -529,6 +606,7 @@ int main(int argc, char **argv)
                  NULL);
         case_add(PREFIX "destination-takes/stopped", test_destination_takes,
                  "stopped");
+        case_add(PREFIX "destination-holds", test_destination_holds, NULL);
         case_add(PREFIX "postcopy/completed", test_postcopy, NULL);
         case_add(PREFIX "postcopy/lost", test_postcopy, "lost");
         case_add(PREFIX "colo", test_colo, NULL);
