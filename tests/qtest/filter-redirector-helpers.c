@@ -299,6 +299,16 @@ QDict *rig_add_error(Rig *r, const char *props)
                                         parse_props(props));
 }
 
+bool rig_has_object(Rig *r, const char *type)
+{
+    QDict *reply = qtest_qmp(r->qts, "{'execute': 'qom-list-types', "
+                             "'arguments': {'implements': %s}}", type);
+    bool found = !qlist_empty(qdict_get_qlist(reply, "return"));
+
+    qobject_unref(reply);
+    return found;
+}
+
 void rig_del(Rig *r, const char *id)
 {
     qtest_qmp_assert_success(r->qts, "{'execute': 'object-del', "

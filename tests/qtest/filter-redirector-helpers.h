@@ -139,6 +139,11 @@ void rig_add(Rig *r, const char *props);
  * Return: the reply's "error"
  */
 QDict *rig_add_error(Rig *r, const char *props);
+
+/**
+ * rig_has_object() - Ask whether QEMU is built with a type of filter
+ */
+bool rig_has_object(Rig *r, const char *type);
 void rig_del(Rig *r, const char *id);
 void rig_set(Rig *r, const char *id, const char *prop, const char *value);
 void rig_stop(Rig *r);

@@ -293,16 +293,28 @@ void set_mode(Rig *r, const char *mode)
                              "'arguments': {'mode': %s}}", mode);
 }
 
-bool enable_capability(Rig *r, const char *name)
+bool try_capability(Rig *r, const char *name, char **why)
 {
     QDict *reply = qtest_qmp(r->qts, "{'execute': 'migrate-set-capabilities', "
                              "'arguments': {'capabilities': ["
                              "{'capability': %s, 'state': true}]}}", name);
     const bool ok = qdict_haskey(reply, "return");
 
-    if (!ok) {
-        g_test_skip(qdict_get_str(qdict_get_qdict(reply, "error"), "desc"));
+    if (!ok && why) {
+        *why = g_strdup(qdict_get_str(qdict_get_qdict(reply, "error"),
+                                      "desc"));
     }
     qobject_unref(reply);
+    return ok;
+}
+
+bool enable_capability(Rig *r, const char *name)
+{
+    g_autofree char *why = NULL;
+    const bool ok = try_capability(r, name, &why);
+
+    if (!ok) {
+        g_test_skip(why);
+    }
     return ok;
 }

@@ -112,6 +112,13 @@ void set_capability(Machine *m, const char *name, bool on);
 void set_mode(Rig *r, const char *mode);
 
 /**
+ * try_capability() - Set a capability
+ * @why: result: the error's text, to be freed with g_free(); may be NULL
+ * Return: true if it is set
+ */
+bool try_capability(Rig *r, const char *name, char **why);
+
+/**
  * enable_capability() - Set a capability that not every host or build has
  * Return: false if it can't be set, and the case has been skipped
  */
