@@ -316,7 +316,7 @@ static bool takes_when_stopped(Redirector *r, NetFilterState *nf,
            nf->direction != NET_FILTER_DIRECTION_RX;
 }
 
-/* Is it a hand-over's destination, which gets what the source's guest missed? */
+/* Is it a hand-over's destination, which gets what the source did not? */
 static bool holds(Redirector *r, NetFilterState *nf, const char *indev,
                   const char *outdev)
 {
