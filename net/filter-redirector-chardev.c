@@ -282,7 +282,8 @@ RedirectorSource *redirector_chardev_source(RedirectorOwner *owner,
 typedef struct ChardevSink {
     RedirectorSink parent;
     CharFrontend chr;
-    bool reads;                 /* a peer that says no more has left */
+    bool lossless;              /* a peer that says no more has left */
+    bool reads;                 /* as then; or a write has failed */
     bool null;                  /* takes all, and never says that it's open */
     PacketStream tx;
     uint64_t payload;           /* bytes of the packets in it, bare */
@@ -383,8 +384,14 @@ static void sink_flush(RedirectorSink *parent, unsigned budget)
     }
     data = packet_stream_data(&s->tx, &len);
     len -= s->sent;
+    /*
+     * Where nobody reads QEMU closes a connection on any error, and a passing
+     * one is no reason.  If it is for good, reading shows that.
+     */
+    s->reads = true;
     ret = qemu_chr_fe_write(&s->chr, data + s->sent, len);
     failed = ret < 0 && errno != EAGAIN;
+    s->reads = failed || s->lossless;
     trace_redirector_chardev_write(parent->owner->id, len, ret);
     if (ret == (int)len) {
         sink_sent_all(s);
@@ -488,6 +495,7 @@ static void sink_event(void *opaque, QEMUChrEvent event)
         stop_watching(s);
     }
     if (event == CHR_EVENT_CLOSED || event == CHR_EVENT_OPENED) {
+        s->reads = s->lossless;
         s->parent.owner->run_later(s->parent.owner);
     }
 }
@@ -545,7 +553,7 @@ RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
     s->parent.ops = &chardev_sink_ops;
     s->parent.owner = owner;
     s->parent.role = SWITCHOVER_SEND;
-    s->reads = lossless;
+    s->lossless = s->reads = lossless;
     s->null = object_dynamic_cast(OBJECT(chr), TYPE_CHARDEV_NULL);
     packet_stream_init(&s->tx, QUEUE_SIZE, vnet_hdr);
     s->retry = timer_new_us(QEMU_CLOCK_REALTIME, sink_retry, s);

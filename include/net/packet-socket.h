@@ -38,7 +38,7 @@ typedef struct PacketInterface {
     char name[16];      /* at set-up time; renaming does no harm afterwards */
     int ifindex;
     uint64_t netns;     /* inode number of its network namespace, 0: unknown */
-    bool macvtap;       /* directions are turned round: see below */
+    bool macvtap;       /* incoming and outgoing are turned round */
 } PacketInterface;
 
 /**

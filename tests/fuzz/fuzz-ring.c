@@ -22,6 +22,7 @@
 #include "qapi/error.h"
 #include "qemu/bswap.h"
 #include "qemu/iov.h"
+#include "qemu/units.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "net/packet-capture.h"

@@ -17,6 +17,7 @@
 #include "qapi/error.h"
 #include "qemu/bswap.h"
 #include "qemu/iov.h"
+#include "qemu/units.h"
 #include "net/packet-stream.h"
 #include "net/packet-inject.h"
 #include "../../net/packet-socket-int.h"

@@ -227,6 +227,14 @@ class Qemu:
     def running(self) -> bool:
         return bool(self("query-status")["running"])
 
+    def go_on(self) -> None:
+        """After a migration. QEMU tells of its end before it leaves the run state in which it
+        refuses to go on."""
+        wait_until("the source leaves the migration",
+                   lambda: self("query-status")["status"] != "finish-migrate")
+        if not self.running():
+            self("cont")
+
     def decided(self) -> bool:
         """Incoming: it has the guest, or has given up, which ends it."""
         try:
@@ -415,11 +423,10 @@ class Lab:
             # The destination had it all when it was killed: nobody has the guest any more.
             plan["status"] = "destination killed after completion"
             both = False
-            source("cont")
+            source.go_on()
             survivor, gone = source, destination
         else:
-            if not source.running():
-                source("cont")
+            source.go_on()
             survivor, gone = source, destination
         target = self.sender.sent
         self.settle(target)

@@ -324,6 +324,20 @@ void rig_set(Rig *r, const char *id, const char *prop, const char *value)
                              path, prop, value);
 }
 
+/* Waits while the run state is this one, or until it is; what it is then. */
+static char *wait_while_runstate(Rig *r, const char *state, bool is)
+{
+    const int64_t until = deadline();
+    char *now = rig_runstate(r);
+
+    while (g_str_equal(now, state) == is && g_get_monotonic_time() < until) {
+        g_usleep(1000);
+        g_free(now);
+        now = rig_runstate(r);
+    }
+    return now;
+}
+
 void rig_stop(Rig *r)
 {
     qtest_qmp_assert_success(r->qts, "{'execute': 'stop'}");
@@ -331,6 +345,11 @@ void rig_stop(Rig *r)
 
 void rig_cont(Rig *r)
 {
+    /*
+     * QEMU tells of a migration's end before it leaves this run state, in
+     * which it refuses to go on.
+     */
+    g_free(wait_while_runstate(r, "finish-migrate", true));
     qtest_qmp_assert_success(r->qts, "{'execute': 'cont'}");
 }
 
@@ -523,16 +542,9 @@ char *rig_runstate(Rig *r)
 
 void rig_wait_runstate(Rig *r, const char *state)
 {
-    const int64_t until = deadline();
-    char *now = rig_runstate(r);
+    g_autofree char *now = wait_while_runstate(r, state, false);
 
-    while (strcmp(now, state) && g_get_monotonic_time() < until) {
-        g_usleep(1000);
-        g_free(now);
-        now = rig_runstate(r);
-    }
     g_assert_cmpstr(now, ==, state);
-    g_free(now);
 }
 
 Bench bench_new(void)

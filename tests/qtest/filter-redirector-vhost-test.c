@@ -236,14 +236,13 @@ static void test_receive(const void *data)
     test_end(t);
 }
 
-static void test_send(const void *data)
+/* Packets from the guest, each until it has come out of the TAP. */
+static void guest_sends(Test *t, unsigned from, unsigned to)
 {
-    Test *t = test_new();
     uint8_t header[GUEST_HEADER] = { 0 }, packet[SIZE];
     unsigned i;
 
-    test_start(t);
-    for (i = 0; i < 3 * GUEST_TX_SIZE; i++) {
+    for (i = from; i < to; i++) {
         packet_fill(packet, sizeof(packet), i);
         g_assert_true(guest_send(&t->guest, 0, header, packet,
                                  sizeof(packet)));
@@ -251,6 +250,14 @@ static void test_send(const void *data)
         guest_kick(&t->guest);
         expect_packet(t->source.tap->outside, sizeof(packet), i);
     }
+}
+
+static void test_send(const void *data)
+{
+    Test *t = test_new();
+
+    test_start(t);
+    guest_sends(t, 0, 3 * GUEST_TX_SIZE);
     test_end(t);
 }
 
@@ -357,12 +364,10 @@ static void check_pcap(const Pcap *p, int64_t start)
 /* A file of both directions; other filters are refused, or get copies, too. */
 static void test_pcap(const void *data)
 {
-    uint8_t header[GUEST_HEADER] = { 0 }, packet[SIZE];
     const int64_t start = g_get_real_time();
     g_autofree char *file = NULL, *dump = NULL, *head = NULL;
     g_auto(Pcap) p = { };
     Test *t = test_new();
-    unsigned i;
 
     test_start(t);
     file = g_strdup_printf("%s/pcap", t->source.dir);
@@ -382,14 +387,7 @@ static void test_pcap(const void *data)
     qobject_unref(object_add(t, "d0", dump));
 
     guest_exchange(t, &t->source, 0, PCAP_COUNT);
-    for (i = PCAP_COUNT; i < 2 * PCAP_COUNT; i++) {
-        packet_fill(packet, sizeof(packet), i);
-        g_assert_true(guest_send(&t->guest, 0, header, packet,
-                                 sizeof(packet)));
-        guest_flush(&t->guest);
-        guest_kick(&t->guest);
-        expect_packet(t->source.tap->outside, sizeof(packet), i);
-    }
+    guest_sends(t, PCAP_COUNT, 2 * PCAP_COUNT);
     qtest_qmp_assert_success(t->source.r->qts,
         "{'execute': 'announce-self', 'arguments': {'initial': 1, 'max': 1, "
         "'rounds': 1, 'step': 1}}");

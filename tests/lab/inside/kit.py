@@ -315,8 +315,6 @@ class Lab:
 
     def _watched(self, path: str) -> str:
         """Where to connect to in place of a socket, for what passes to be noted."""
-        if not self._guest:
-            return path
         name = f"in-stream{self._streams or ''}"
         self._streams += 1
         self._watches.append(program.StreamWatch(self.folder, name, f"{path}.watched", path,
@@ -435,6 +433,9 @@ class Lab:
     def guest_stays(self, source: Vm, started: int) -> None:
         """After a migration that came to nothing: the source's guest runs again."""
         self.note("migration_status", self.migration_end(source)["status"])
+        # QEMU tells of the end before it leaves the run state, in which it refuses to go on.
+        wait_until("the source leaves the migration",
+                   lambda: source.status() != "finish-migrate")
         if source.status() != "running":
             source.qmp("cont")
         source.qmp.event("RESUME", after_ns=started)
@@ -484,8 +485,8 @@ class Lab:
 
     def start_traffic(self) -> None:
         say(f"traffic: {self.rate} packets/s of {self.size} bytes to the guest, {self.back} back")
+        self._watches.append(program.Watch(self.folder, self._taps))
         if self._guest:
-            self._watches.append(program.Watch(self.folder, self._taps))
             self._client = program.Process(
                 *self.client(program.PROGRAM, "client", "eth0", str(self.rate), str(self.size),
                              str(guest.flows(self.queues)), str(self.flooded), str(self.folder)),
@@ -512,17 +513,17 @@ class Lab:
             self._stop_program_traffic()
         else:
             self._stop_linux_traffic()
+        for watch in self._watches:
+            said = watch.finish()
+            if said:
+                self.note("watch", said)
+        self._watches = []
 
     def _stop_program_traffic(self) -> None:
         assert self._guest and self._client
         self._guest.order(f"send 0 {self.size}")
         say(self._client.finish())
         self._client = None
-        for watch in self._watches:
-            said = watch.finish()
-            if said:
-                self.note("watch", said)
-        self._watches = []
         counts = self._guest.counts()
         self.note("guest_counts", counts)
         say(f"the guest got {counts['arrived']} packets and sent {counts['sent']}")
