@@ -78,7 +78,7 @@ bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
 bool handover_hold_ends(const HandoverHold *h, int64_t now,
                         HandoverHoldEnd *how)
 {
-    int64_t silent = now - MAX(h->heard_at, h->begun_at);
+    int64_t silent = h->waiting ? 0 : now - MAX(h->heard_at, h->begun_at);
 
     if (!h->connected) {
         *how = HOLD_END(DISCONNECTED);

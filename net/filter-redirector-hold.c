@@ -168,6 +168,7 @@ static void look(RedirectorHold *h)
         hold_off(h);
         return;
     }
+    h->facts.waiting = input_queued(h);
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
         hold_end(h, how);
     }
@@ -371,7 +372,7 @@ static bool put_one(RedirectorHold *h, PacketFrame *f)
     }
     h->stats.packets++;
     h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
-    if (h->state == HOLD_ON && handover_flooded(data, f->len)) {
+    if (is_on(h) && handover_flooded(data, f->len)) {
         handover_once_add(&h->once, data, f->len);
     }
     return true;

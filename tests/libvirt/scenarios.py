@@ -119,9 +119,9 @@ class Scenario:
 
 
 def both(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario]:
-    """As stock QEMU does it, and with the hand-over."""
+    """As stock QEMU does it, and with the hand-over, which loses nothing."""
     return [Scenario(f"stock-{name}", act, False, **more),
-            Scenario(f"handover-{name}", act, True, **more)]
+            Scenario(f"handover-{name}", act, True, **{"lossless": True, **more})]
 
 
 def failing(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario]:

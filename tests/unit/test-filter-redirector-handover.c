@@ -98,6 +98,12 @@ static const HoldCase cases[] = {
     { { .connected = true, .again = true, .begun_at = 100 }, 104, -1 },
     { { .connected = true, .again = true, .begun_at = 100 }, 105,
       HOLD_END(SILENT) },
+    /* A guest that takes nothing for now. */
+    { { .connected = true, .waiting = true, .begun_at = 100 }, 300, -1 },
+    { { .connected = true, .waiting = true, .direct = true, .begun_at = 100 },
+      300, -1 },
+    { { .connected = true, .waiting = true, .begun_at = 100 }, 2100,
+      HOLD_END(LIMIT) },
     { { .connected = true, .begun_at = 100, .heard_at = 2098 }, 2099, -1 },
     { { .connected = true, .begun_at = 100, .heard_at = 2098 }, 2100,
       HOLD_END(LIMIT) },

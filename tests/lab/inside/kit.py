@@ -307,6 +307,12 @@ class Lab:
                indev=name, out_netdev="net0", vnet_hdr_support=True,
                **vm.passed_socket("out_netdev"))
 
+    def hold_end(self, vm: Vm, path: str = HANDOVER) -> None:
+        """What comes in at a socket goes to this machine's guest first, before what its TAP gets."""
+        self.socket_chardev(vm, "handover", path, server=True)
+        vm.qmp("object-add", qom_type="filter-redirector", id="handover", netdev="net0",
+               queue="tx", indev="handover", enable_when_stopped=True, vnet_hdr_support=True)
+
     def handover_end(self, vm: Vm, path: str = HANDOVER) -> None:
         """What the stopped guest did not get goes out at a socket."""
         self.socket_chardev(vm, "handover", self._watched(path), server=False)
@@ -399,15 +405,18 @@ class Lab:
     def handover_pair(self, capture: bool = False,
                       destination_extra: tuple[str, ...] = ()) -> tuple[Vm, Vm]:
         """Source and destination, their guest's traffic flowing, ready to migrate with the
-        hand-over; with `capture`, the source's redirector is for the caller to add."""
+        hand-over; with `capture`, the source's redirector is for the caller to add. Unless it is to
+        be announced `late`, the destination holds back what comes directly."""
         self.network(("src0", "dst0"))
         source = self.source()
         destination = self.destination(extra=destination_extra)
-        self.inject_end(destination)
+        if self.late:
+            self.inject_end(destination)
+            self.hold_announcement(destination)
+        else:
+            self.hold_end(destination)
         if not capture:
             self.handover_end(source)
-        if self.late:
-            self.hold_announcement(destination)
         self.start_traffic()
         self.check_vhost_carries(source)
         time.sleep(self.before)
