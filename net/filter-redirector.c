@@ -574,9 +574,10 @@ bool redirector_can_change(Object *obj, const char *name, Error **errp)
     return true;
 }
 
-static bool redirector_can_set_queue(NetFilterState *nf, Error **errp)
+static bool redirector_can_set(NetFilterState *nf, const char *property,
+                               Error **errp)
 {
-    return redirector_can_change(OBJECT(nf), "queue", errp);
+    return redirector_can_change(OBJECT(nf), property, errp);
 }
 
 /* Accessors of a string property. */
@@ -674,7 +675,7 @@ void redirector_class_init(ObjectClass *oc)
     object_class_property_add_str(oc, "filter", get_filter, set_filter);
 
     nfc->accept_netdev = redirector_accept_netdev;
-    nfc->can_set_queue = redirector_can_set_queue;
+    nfc->can_change = redirector_can_set;
     nfc->shows_copies = redirector_shows_copies;
     nfc->intake = redirector_intake;
 }
