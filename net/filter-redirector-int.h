@@ -1,5 +1,5 @@
 /*
- * filter-redirector: the object, for its query
+ * filter-redirector: its parts, for each other
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -52,6 +52,34 @@ struct Redirector {
     NotifierWithReturn local_migration;
     Notifier netdev_removed;
 };
+
+/**
+ * redirector_id() - The id of a filter, for messages
+ * @nf: filter
+ */
+const char *redirector_id(NetFilterState *nf);
+
+/**
+ * redirector_takes_when_stopped() - Is the filter chain what a stopped guest's
+ *                                   packets are taken from?
+ * @r: redirector, its properties are set
+ * @nf: the filter
+ * @outdev: id of the output chardev, or NULL
+ */
+bool redirector_takes_when_stopped(Redirector *r, NetFilterState *nf,
+                                   const char *outdev);
+
+/**
+ * redirector_follow() - Begin to follow the machine and its migrations
+ * @r: redirector, its ends are joined
+ */
+void redirector_follow(Redirector *r);
+
+/**
+ * redirector_unfollow() - End that
+ * @r: redirector
+ */
+void redirector_unfollow(Redirector *r);
 
 /**
  * redirector_look() - Notice a change of the run state that nobody tells
