@@ -443,9 +443,8 @@ RedirectorHold *redirector_hold_new(RedirectorOwner *owner,
 void redirector_hold_free(RedirectorHold *h)
 {
     if (h) {
+        redirector_hold_give_up(h);
         timer_free(h->tick);
-        packet_stream_destroy(&h->queue);
-        handover_once_destroy(&h->once);
         g_free(h);
     }
 }

@@ -1,5 +1,5 @@
 /*
- * filter-redirector: the object, for its query
+ * filter-redirector: its parts, for each other
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -40,7 +40,7 @@ struct Redirector {
     RedirectorSource *chain;
     RedirectorSink *output;
     RedirectorSink *into_chain;
-    RedirectorHold *hold;       /* of a hand-over's destination, or NULL */
+    RedirectorHold *hold;       /* between the input and the chain, or NULL */
     RedirectorPump pumps[2];
     unsigned n_pumps;
     bool running;               /* the pumps are at work */
@@ -53,6 +53,45 @@ struct Redirector {
     NotifierWithReturn local_migration;
     Notifier netdev_removed;
 };
+
+/**
+ * redirector_id() - The id of a filter, for messages
+ * @nf: filter
+ */
+const char *redirector_id(NetFilterState *nf);
+
+/**
+ * redirector_takes_when_stopped() - Is the filter chain what a stopped guest's
+ *                                   packets are taken from?
+ * @r: redirector, its properties are set
+ * @nf: the filter
+ * @outdev: id of the output chardev, or NULL
+ */
+bool redirector_takes_when_stopped(Redirector *r, NetFilterState *nf,
+                                   const char *outdev);
+
+/**
+ * redirector_holds() - Is it a hand-over's destination, whose guest gets first
+ *                      what the source did not?
+ * @r: redirector, its properties are set
+ * @nf: the filter
+ * @indev: id of the input chardev, or NULL
+ * @outdev: id of the output chardev, or NULL
+ */
+bool redirector_holds(Redirector *r, NetFilterState *nf, const char *indev,
+                      const char *outdev);
+
+/**
+ * redirector_follow() - Begin to follow the machine and its migrations
+ * @r: redirector, its ends are joined
+ */
+void redirector_follow(Redirector *r);
+
+/**
+ * redirector_unfollow() - End that
+ * @r: redirector
+ */
+void redirector_unfollow(Redirector *r);
 
 /**
  * redirector_look() - Notice a change of the run state that nobody tells

@@ -81,7 +81,7 @@ def link_repo(folder: Path) -> None:
         (TOP / "build" / name).mkdir(parents=True, exist_ok=True)
     for name, target in wanted.items():
         link = folder / name
-        if not link.is_symlink():
+        if not os.path.lexists(link):   # a folder of its own will do
             link.symlink_to(os.path.relpath(target, link.parent))
 
 

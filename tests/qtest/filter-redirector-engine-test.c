@@ -502,7 +502,10 @@ typedef struct SetCase {
 } SetCase;
 
 static const SetCase sets[] = {
+    { "netdev", "'n'" },
     { "queue", "'rx'" },
+    { "position", "'head'" },
+    { "insert", "'before'" },
     { "indev", "'co'" },
     { "outdev", "'ci'" },
     { "vnet_hdr_support", "true" },
@@ -513,6 +516,8 @@ static const SetCase sets[] = {
     { "enable_when_stopped", "true" },
     { "enable_when_running", "false" },
     { "ring_size", "1048576" },
+    { "snaplen", "128" },
+    { "filter", "'6 0 0 0'" },
 };
 
 static void test_set(const void *data)
@@ -551,22 +556,23 @@ static void test_set(const void *data)
 }
 
 /*
- * QEMU lets a filter's netdev be set to anything once it has been used: what
- * works goes on where it is
+ * QEMU lets the netdev of another filter be set to anything once it has been
+ * used: what works goes on where it is
  */
-static void test_set_netdev(const void *unused)
+static void test_set_other(const void *unused)
 {
     Bench b = bench_new();
-    QDict *info;
 
     rig_start(b.r);
-    rig_add(b.r, "id=f0,netdev=x,indev=ci,outdev=co");
-    rig_set(b.r, "f0", "netdev", "n");
-    info = rig_info(b.r, "f0");
-    g_assert_cmpstr(qdict_get_str(info, "netdev"), ==, "x");
-    qobject_unref(info);
+    qtest_qmp_assert_success(b.r->qts, "{'execute': 'object-add', "
+                             "'arguments': {'qom-type': 'filter-mirror', "
+                             "'id': 'f0', 'netdev': 'n', 'queue': 'tx', "
+                             "'outdev': 'co'}}");
+    rig_set(b.r, "f0", "netdev", "x");
     rig_set(b.r, "f0", "status", "off");
     rig_set(b.r, "f0", "status", "on");
+    send_packet(b.n->outside, 100, 1);
+    expect_packet(b.n->inside, 100, 1);
     rig_del(b.r, "f0");
     rig_sync(b.r);
     rig_free(b.r);
@@ -794,7 +800,7 @@ int main(int argc, char **argv)
              NULL);
     case_add("/filter-redirector/engine/no-peer", test_no_peer, NULL);
     add_set_cases();
-    case_add("/filter-redirector/engine/set/netdev", test_set_netdev, NULL);
+    case_add("/filter-redirector/engine/set/other", test_set_other, NULL);
     add_behind_cases();
     add_busy_cases();
     case_add("/filter-redirector/engine/stopped/out_netdev",
