@@ -83,7 +83,7 @@ typedef struct HandoverHold {
     bool connected;             /* there is a source */
     bool again;                 /* a hold for a late packet */
     bool direct;                /* the network sends here */
-    bool waiting;               /* the guest has not taken all the source sent */
+    bool waiting;               /* some of the source, for the guest to take */
     int64_t begun_at;
     int64_t heard_at;           /* its last packet for the guest alone; or 0 */
 } HandoverHold;

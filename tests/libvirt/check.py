@@ -91,6 +91,9 @@ def judge(scenario: Scenario, result: dict[str, Any],
     if result["error"]:
         return [(result["error"], False)]
     checks = [("the guest goes on", True)]
+    if scenario.lossless and scenario.handover:
+        checks.append(("none of the guest's own frames comes back",
+                       result["streams"]["own"]["frames"] == 0))
     for name, stream in streams_of(result).items():
         checks += [(f"{name}: packets arrive at the end", stream["lost_at_end"] == 0),
                    (f"{name}: none damaged", stream["damaged"] == 0)]
