@@ -32,7 +32,6 @@ typedef struct ChainSource {
     /* Frames tell their header's length: the guest's driver may change it. */
     PacketStream queue;
     NetFilterIntake intake;     /* what the netdev has been told last */
-    HandoverSource handover;    /* of a guest that has left */
 } ChainSource;
 
 #define CHAIN_SOURCE(s) container_of(s, ChainSource, parent)
@@ -90,9 +89,6 @@ static void source_update(RedirectorSource *parent)
     ChainSource *s = CHAIN_SOURCE(parent);
     NetFilterIntake intake;
 
-    if (parent->live) {
-        s->handover = (HandoverSource) {};
-    }
     lose_queue(s);
     intake = wanted_intake(s);
     if (intake == s->intake) {
@@ -114,26 +110,6 @@ static void source_queue(ChainSource *s, PacketFrame *f)
                            f->iovcnt)) {
         redirector_sink_lose(s->sink, f->len);
     }
-}
-
-/*
- * What the guest's new host has anyway, or sent itself, is not handed over.
- * The NIC's own address is enough: that is the one QEMU announces.
- */
-static bool hands_over(ChainSource *s, NetClientState *nc, PacketFrame *f)
-{
-    const uint8_t *data = f->iov[0].iov_base;
-    NetClientState *nic = nc->peer;
-    HandoverKind kind;
-
-    if (nic && nic->info->type == NET_CLIENT_DRIVER_NIC) {
-        kind = handover_kind(data, f->len,
-                             &qemu_get_nic(nic)->conf->macaddr.a, 1);
-    } else {
-        kind = handover_kind(data, f->len, NULL, 0);
-    }
-    return handover_source_takes(&s->handover, kind,
-                                 qemu_clock_get_ms(QEMU_CLOCK_REALTIME));
 }
 
 ssize_t redirector_chain_receive(RedirectorSource *parent,
@@ -164,11 +140,6 @@ ssize_t redirector_chain_receive(RedirectorSource *parent,
     }
     f.dir = sender == nc->peer ? NET_FILTER_DIRECTION_RX
                                : NET_FILTER_DIRECTION_TX;
-    if (!parent->live && parent->role == SWITCHOVER_HAND_OVER &&
-        !hands_over(s, nc, &f)) {
-        parent->stats.discarded++;
-        return size;
-    }
 
     if (s->queue.packets || !owner->offer(owner, parent, &f)) {
         source_queue(s, &f);
@@ -406,6 +377,15 @@ static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
         sink_wait(parent);
     }
     return i;
+}
+
+bool redirector_chain_is_done(RedirectorSink *parent)
+{
+    NetClientState *nc = sink_netdev(parent);
+
+    return !get_vhost_net(nc) || !nc->peer ||
+           (qemu_can_send_packet(nc) &&
+            qemu_net_queue_flush(nc->peer->incoming_queue));
 }
 
 static EndState sink_state(RedirectorSink *parent)

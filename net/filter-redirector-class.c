@@ -163,6 +163,9 @@ static NetFilterIntake redirector_intake(NetFilterState *nf)
         return NET_FILTER_INTAKE_DEFAULT;
     }
     redirector_look(r);
+    if (r->lend && redirector_lend_returns(r->lend)) {
+        return NET_FILTER_INTAKE_HOLD;
+    }
     return r->hold ? redirector_hold_intake(r->hold)
                    : redirector_chain_intake(r->chain);
 }
@@ -171,7 +174,8 @@ static bool redirector_holds_vhost(NetFilterState *nf)
 {
     Redirector *r = filter_redirector_get(OBJECT(nf));
 
-    return r->hold && redirector_hold_holds_vhost(r->hold);
+    return (r->hold && redirector_hold_holds_vhost(r->hold)) ||
+           (r->lend && redirector_lend_returns(r->lend));
 }
 
 static bool redirector_shows_copies(NetFilterState *nf)

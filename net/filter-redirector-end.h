@@ -22,6 +22,7 @@
  *   filter-redirector-query.c       QMP and HMP
  *   filter-redirector.c             the object: properties, events, its flows
  *   filter-redirector-pump.c        moves packets from a source to a sink
+ *   filter-redirector-lend.c        the hand-over's source
  *   filter-redirector-hold.c        the hand-over's destination: what is first
  *   filter-redirector-chardev.c  \
  *   filter-redirector-chain.c     } sources and sinks, one kind each
@@ -306,6 +307,13 @@ NetFilterIntake redirector_chain_intake(RedirectorSource *s);
 RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
                                       bool two_way);
 
+/**
+ * redirector_chain_is_done() - Has the NIC taken all?  Only then can vhost take
+ *                              the NIC over.
+ * @s: sink
+ */
+bool redirector_chain_is_done(RedirectorSink *s);
+
 /*
  * What comes to the netdev of a guest that has just moved here is held back
  * until a peer has sent what came before: the peer's packets go into the chain
@@ -361,6 +369,44 @@ ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
 /* What the netdev has to do with packets for its guest, and its NIC's vhost. */
 NetFilterIntake redirector_hold_intake(RedirectorHold *h);
 bool redirector_hold_holds_vhost(RedirectorHold *h);
+
+/*
+ * What the source of a hand-over sends from its chain to its output is lent: it
+ * is kept as well until the guest can't go on here any more.  If that is run
+ * here again, it gets all of it first, in order.
+ */
+typedef struct RedirectorLend RedirectorLend;
+
+/**
+ * redirector_lend_new() - Make a loan, off
+ * @owner: owner
+ * @chain: where packets come from; a source of redirector_chain_source()
+ * @output: where they go to
+ * @guest: where they are given back; a sink of redirector_chain_sink()
+ */
+RedirectorLend *redirector_lend_new(RedirectorOwner *owner,
+                                    RedirectorSource *chain,
+                                    RedirectorSink *output,
+                                    RedirectorSink *guest);
+void redirector_lend_free(RedirectorLend *l);
+
+/* Its parts; they are the loan's. */
+RedirectorSource *redirector_lend_source(RedirectorLend *l);
+RedirectorSink *redirector_lend_sink(RedirectorLend *l);
+
+/**
+ * redirector_lend_begin() - The guest has left
+ * @lends: it may be run here again: only what it gets then may be taken
+ *
+ * redirector_lend_return() - It is about to run here
+ * redirector_lend_give_up() - It is gone
+ */
+void redirector_lend_begin(RedirectorLend *l, bool lends);
+void redirector_lend_return(RedirectorLend *l);
+void redirector_lend_give_up(RedirectorLend *l);
+
+/* Is it being given back?  The netdev and its vhost have to wait then. */
+bool redirector_lend_returns(const RedirectorLend *l);
 
 /* packet socket */
 

@@ -38,6 +38,19 @@ static void set_sink(Redirector *r, RedirectorSink *s)
     }
 }
 
+static void set_lend(Redirector *r, SwitchoverPhase before)
+{
+    set_source(r, redirector_lend_source(r->lend));
+    set_sink(r, redirector_lend_sink(r->lend));
+    if (r->phase == PHASE_MIGRATED && before != PHASE_MIGRATED) {
+        redirector_lend_begin(r->lend, !r->enable_when_running);
+    } else if (r->phase == PHASE_RUNNING && before != PHASE_RUNNING) {
+        redirector_lend_return(r->lend);
+    } else if (r->phase == PHASE_LOCAL || r->phase == PHASE_INCOMING) {
+        redirector_lend_give_up(r->lend);
+    }
+}
+
 static void set_hold(Redirector *r, SwitchoverPhase before)
 {
     set_source(r, redirector_hold_source(r->hold));
@@ -64,6 +77,9 @@ static void settle(Redirector *r, SwitchoverEvent event)
     }
     set_sink(r, r->output);
     set_sink(r, r->into_chain);
+    if (r->lend) {
+        set_lend(r, before);
+    }
     set_source(r, r->input);
     set_source(r, r->chain);
     if (r->hold) {
@@ -166,10 +182,10 @@ static void redirector_netdev_removed(Notifier *notify, void *data)
 void redirector_follow(Redirector *r)
 {
     r->leaving = timer_new_us(QEMU_CLOCK_REALTIME, redirector_leaving, r);
-    /* A hold begins before the netdevs send what a stopped machine kept. */
+    /* Holds and loans begin before the netdevs send what they kept. */
     r->vm_change =
         qemu_add_vm_change_state_handler_prio(redirector_vm_change, r,
-                                              r->hold ? -1 : 0);
+                                              r->hold || r->lend ? -1 : 0);
     migration_add_notifier(&r->migration, redirector_migration);
     migration_add_notifier_modes(&r->local_migration,
                                  redirector_local_migration,

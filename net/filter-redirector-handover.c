@@ -73,6 +73,11 @@ bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
     }
 }
 
+bool handover_lends(const HandoverSource *s, int64_t now)
+{
+    return !s->barrier && now - s->since < HANDOVER_LEND_MS;
+}
+
 /* Destination */
 
 bool handover_hold_ends(const HandoverHold *h, int64_t now,

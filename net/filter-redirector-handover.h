@@ -44,7 +44,15 @@ typedef enum HandoverKind {
     HANDOVER_BARRIER,           /* the guest's announcement by QEMU */
 } HandoverKind;
 
+/*
+ * What is handed over is lent until then: the guest may be run at the source
+ * again (its manager does that if the destination's doesn't start).  Where the
+ * announcement never comes, for no longer than this.
+ */
+#define HANDOVER_LEND_MS (10 * 1000)
+
 typedef struct HandoverSource {
+    int64_t since;              /* the guest has left */
     bool barrier;               /* was seen */
     int64_t barrier_at;
 } HandoverSource;
@@ -61,11 +69,18 @@ HandoverKind handover_kind(const uint8_t *frame, size_t len,
 
 /**
  * handover_source_takes() - Is a packet to be handed over?
- * @s: source; all zero when the guest has left
+ * @s: source
  * @kind: what it is
  * @now: ms
  */
 bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now);
+
+/**
+ * handover_lends() - May the guest still go on at the source?
+ * @s: source
+ * @now: ms
+ */
+bool handover_lends(const HandoverSource *s, int64_t now);
 
 /* Destination */
 

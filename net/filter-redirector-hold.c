@@ -146,16 +146,6 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
     h->before = input_queued(h);
 }
 
-/* vhost takes over only what the NIC has no more business with. */
-static bool nic_is_done(const RedirectorHold *h)
-{
-    NetClientState *nc = hold_netdev(h);
-
-    return !get_vhost_net(nc) || !nc->peer ||
-           (qemu_can_send_packet(nc) &&
-            qemu_net_queue_flush(nc->peer->incoming_queue));
-}
-
 static void look(RedirectorHold *h)
 {
     int64_t now = now_ms();
@@ -173,7 +163,7 @@ static void look(RedirectorHold *h)
         hold_end(h, how);
     }
     if (h->state == HOLD_ENDS &&
-        ((!h->before && !h->queue.packets && nic_is_done(h)) ||
+        ((!h->before && !h->queue.packets && redirector_chain_is_done(h->chain)) ||
          now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS)) {
         hold_off(h);
     }

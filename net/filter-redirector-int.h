@@ -40,6 +40,7 @@ struct Redirector {
     RedirectorSource *chain;
     RedirectorSink *output;
     RedirectorSink *into_chain;
+    RedirectorLend *lend;       /* between the chain and the output, or NULL */
     RedirectorHold *hold;       /* between the input and the chain, or NULL */
     RedirectorPump pumps[2];
     unsigned n_pumps;

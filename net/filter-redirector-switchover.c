@@ -107,6 +107,7 @@ static const GateRule when_stopped_rules[SWITCHOVER_ROLE__MAX] = {
     [SWITCHOVER_HAND_OVER] = { SHUT, KEEP, OPEN, SHUT, SHUT },
     [SWITCHOVER_FEED]      = { SHUT, OPEN, OPEN, OPEN, OPEN },
     [SWITCHOVER_DELIVER]   = { KEEP, KEEP, KEEP, KEEP, SHUT },
+    [SWITCHOVER_RETURN]    = { OPEN, SHUT, SHUT, SHUT, SHUT },
     [SWITCHOVER_INJECT]    = { KEEP, OPEN, OPEN, KEEP, OPEN },
     [SWITCHOVER_SEND]      = { OPEN, OPEN, OPEN, OPEN, OPEN },
 };
@@ -119,6 +120,7 @@ static const GateRule default_rules[SWITCHOVER_ROLE__MAX] = {
     /* A stopped NIC has a queue, and COLO fills it while the machine stops. */
     [SWITCHOVER_FEED]      = { SHUT, OPEN, OPEN, OPEN, OPEN },
     [SWITCHOVER_DELIVER]   = { KEEP, KEEP, KEEP, KEEP, SHUT },
+    [SWITCHOVER_RETURN]    = { OPEN, SHUT, SHUT, SHUT, SHUT },
     [SWITCHOVER_INJECT]    = { KEEP, KEEP, KEEP, KEEP, KEEP },
     [SWITCHOVER_SEND]      = { OPEN, OPEN, OPEN, OPEN, OPEN },
 };

@@ -53,6 +53,7 @@ typedef enum SwitchoverRole {
     SWITCHOVER_HAND_OVER,   /* and what waits for a guest that has left */
     SWITCHOVER_FEED,        /* takes what a peer sends */
     SWITCHOVER_DELIVER,     /* gives to the guest; kept: to its NIC's queue */
+    SWITCHOVER_RETURN,      /* gives back to a guest that goes on here */
     SWITCHOVER_INJECT,      /* gives to a TAP */
     SWITCHOVER_SEND,        /* gives to anybody else */
     SWITCHOVER_ROLE__MAX

@@ -39,6 +39,9 @@ static void run(RedirectorOwner *owner)
         if (r->chain) {
             redirector_source_update(r->chain);
         }
+        if (r->lend) {
+            redirector_source_update(redirector_lend_source(r->lend));
+        }
         if (r->hold) {
             redirector_source_update(redirector_hold_source(r->hold));
         }
@@ -151,6 +154,20 @@ static void add_pump(Redirector *r, RedirectorSource *source,
     r->pumps[r->n_pumps++] = (RedirectorPump) { source, sink };
 }
 
+/* A hand-over keeps what it sends until the guest can't go on here. */
+static void add_chain_pumps(Redirector *r, const char *outdev)
+{
+    if (r->input || !redirector_takes_when_stopped(r, r->owner.nf, outdev)) {
+        add_pump(r, r->chain, r->output);
+        return;
+    }
+    r->into_chain = redirector_chain_sink(&r->owner, false, false);
+    r->lend = redirector_lend_new(&r->owner, r->chain, r->output,
+                                  r->into_chain);
+    add_pump(r, r->chain, redirector_lend_sink(r->lend));
+    add_pump(r, redirector_lend_source(r->lend), r->into_chain);
+}
+
 /* Joins the ends, with the chain where only one of them is given. */
 static void join(Redirector *r, const char *indev, const char *outdev)
 {
@@ -181,7 +198,7 @@ static void join(Redirector *r, const char *indev, const char *outdev)
     if (r->output && !own && (!r->input || !multiqueue)) {
         r->chain = redirector_chain_source(
             &r->owner, r->output, redirector_takes_when_stopped(r, nf, outdev));
-        add_pump(r, r->chain, r->output);
+        add_chain_pumps(r, outdev);
     }
 }
 
@@ -237,6 +254,8 @@ void redirector_free(Redirector *r)
     }
     redirector_hold_free(r->hold);
     r->hold = NULL;
+    redirector_lend_free(r->lend);
+    r->lend = NULL;
     free_source(r->input);
     free_source(r->chain);
     free_sink(r->output);

@@ -74,6 +74,19 @@ static void test_source(void)
     g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 5000));
 }
 
+static void test_lends(void)
+{
+    HandoverSource s = { .since = 1000 };
+
+    g_assert_true(handover_lends(&s, 1000));
+    g_assert_true(handover_lends(&s, 999 + HANDOVER_LEND_MS));
+    g_assert_false(handover_lends(&s, 1000 + HANDOVER_LEND_MS));
+    handover_source_takes(&s, HANDOVER_OWN, 1500);
+    g_assert_true(handover_lends(&s, 1500));
+    handover_source_takes(&s, HANDOVER_BARRIER, 1500);
+    g_assert_false(handover_lends(&s, 1500));
+}
+
 typedef struct HoldCase {
     HandoverHold hold;
     int64_t now;
@@ -168,6 +181,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/handover/kind", test_kind);
     g_test_add_func("/handover/source", test_source);
+    g_test_add_func("/handover/lends", test_lends);
     g_test_add_func("/handover/hold", test_hold);
     g_test_add_func("/handover/once", test_once);
     g_test_add_func("/handover/once/bounded", test_once_bounded);

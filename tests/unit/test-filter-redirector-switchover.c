@@ -125,6 +125,7 @@ static const GateCase gates[] = {
     { "hand-over", SWITCHOVER_HAND_OVER, "sossss", "sskkos", "sokkos" },
     { "feed", SWITCHOVER_FEED,         "oooooo", "osoooo", "oooooo" },
     { "deliver", SWITCHOVER_DELIVER,   "sokkkk", "skkkkk", "sokkkk" },
+    { "return", SWITCHOVER_RETURN,     "sossss", "sossss", "sossss" },
     { "inject", SWITCHOVER_INJECT,     "kokkkk", "okoook", "oooook" },
     { "send", SWITCHOVER_SEND,         "oooooo", "oooooo", "oooooo" },
 };

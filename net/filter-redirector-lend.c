@@ -1,0 +1,339 @@
+/*
+ * filter-redirector: the hand-over's source lends what its guest may still need
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "net/packet-stream.h"
+#include "filter-redirector-end.h"
+#include "trace.h"
+
+/* How often to look whether the guest has got all back. */
+#define TICK_MS 2
+
+/* A guest that takes nothing for so long does without. */
+#define RETURN_MS 2000
+
+/* What doesn't fit waits in the TAP's queue. */
+#define KEPT_SIZE (32 * MiB)
+
+typedef enum LendState {
+    LEND_OFF,                   /* what is handed over is gone */
+    LEND_LENDS,                 /* it is kept as well */
+    LEND_RETURNS,               /* the guest goes on here, and gets it first */
+} LendState;
+
+struct RedirectorLend {
+    RedirectorSource source;    /* what is given back */
+    RedirectorSink sink;        /* what is to be handed over */
+    RedirectorSource *chain;    /* where that comes from */
+    RedirectorSink *output;     /* where it goes to */
+    RedirectorSink *guest;      /* where it is given back */
+    LendState state;
+    HandoverSource facts;
+    PacketStream kept;
+    uint64_t returned;          /* packets */
+    int64_t returns_since;
+    QEMUTimer *tick;
+};
+
+static int64_t now_ms(void)
+{
+    return qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+}
+
+static NetFilterState *lend_filter(const RedirectorLend *l)
+{
+    return l->source.owner->nf;
+}
+
+bool redirector_lend_returns(const RedirectorLend *l)
+{
+    return l->state == LEND_RETURNS;
+}
+
+/* The netdev reads nothing, and its vhost waits, until all is given back. */
+static void set_state(RedirectorLend *l, LendState state)
+{
+    bool returned = redirector_lend_returns(l);
+
+    l->state = state;
+    if (returned != redirector_lend_returns(l)) {
+        qemu_netfilter_intake_changed(lend_filter(l));
+        qemu_netfilter_holds_vhost_changed(lend_filter(l));
+    }
+}
+
+static void lend_end(RedirectorLend *l)
+{
+    trace_redirector_lend_end(l->source.owner->id, l->kept.packets,
+                              l->returned);
+    if (l->state == LEND_RETURNS) {
+        l->guest->stats.lost += l->kept.packets;
+    }
+    timer_del(l->tick);
+    packet_stream_destroy(&l->kept);
+    set_state(l, LEND_OFF);
+}
+
+/* Beginning and end */
+
+void redirector_lend_begin(RedirectorLend *l, bool lends)
+{
+    redirector_lend_give_up(l);
+    l->facts = (HandoverSource) { .since = now_ms() };
+    l->returned = 0;
+    if (lends) {
+        l->state = LEND_LENDS;
+        timer_mod(l->tick, l->facts.since + HANDOVER_LEND_MS);
+    }
+}
+
+void redirector_lend_return(RedirectorLend *l)
+{
+    l->returns_since = now_ms();
+    if (l->state == LEND_LENDS && handover_lends(&l->facts, now_ms()) &&
+        (l->kept.packets || redirector_chain_queued(l->chain))) {
+        timer_mod(l->tick, l->returns_since + TICK_MS);
+        set_state(l, LEND_RETURNS);
+    } else if (l->state == LEND_LENDS) {
+        lend_end(l);
+    }
+}
+
+void redirector_lend_give_up(RedirectorLend *l)
+{
+    if (l->state != LEND_OFF) {
+        lend_end(l);
+    }
+}
+
+static bool all_returned(const RedirectorLend *l)
+{
+    return !l->kept.packets && !redirector_chain_queued(l->chain) &&
+           redirector_chain_is_done(l->guest);
+}
+
+static void look(RedirectorLend *l)
+{
+    int64_t now = now_ms();
+
+    if (l->state == LEND_LENDS && !handover_lends(&l->facts, now)) {
+        lend_end(l);
+    } else if (l->state == LEND_RETURNS && l->source.live &&
+               (all_returned(l) || now - l->returns_since >= RETURN_MS)) {
+        lend_end(l);
+    }
+}
+
+static void lend_tick(void *opaque)
+{
+    RedirectorLend *l = opaque;
+    RedirectorOwner *owner = l->source.owner;
+
+    if (l->state == LEND_RETURNS) {
+        timer_mod(l->tick, now_ms() + TICK_MS);
+    }
+    look(l);
+    owner->run(owner);
+}
+
+/* What is handed over */
+
+static bool has_room(const RedirectorLend *l)
+{
+    return l->state == LEND_OFF || !l->kept.buf ||
+           packet_stream_room(&l->kept) >= PACKET_STREAM_FRAME_MAX;
+}
+
+static void keep(RedirectorLend *l, const PacketFrame *f)
+{
+    if (!l->kept.buf) {
+        packet_stream_init(&l->kept, KEPT_SIZE, true);
+    }
+    packet_stream_put(&l->kept, f->hdr, f->hdr_len, f->iov, f->iovcnt);
+}
+
+/* The NIC's own address is enough: that is the one QEMU announces. */
+static HandoverKind kind_of(const RedirectorLend *l, const PacketFrame *f)
+{
+    NetClientState *nic = lend_filter(l)->netdev->peer;
+    bool known = nic && nic->info->type == NET_CLIENT_DRIVER_NIC;
+
+    return handover_kind(f->iov[0].iov_base, f->len,
+                         known ? &qemu_get_nic(nic)->conf->macaddr.a : NULL,
+                         known);
+}
+
+static bool put_one(RedirectorLend *l, PacketFrame *f)
+{
+    if (!has_room(l)) {
+        return false;
+    }
+    if (l->state == LEND_RETURNS) {
+        keep(l, f);
+        return true;
+    }
+    /*
+     * What the guest's new host has anyway, or sent itself, is not handed
+     * over.
+     */
+    if (!l->sink.live &&
+        !handover_source_takes(&l->facts, kind_of(l, f), now_ms())) {
+        l->chain->stats.discarded++;
+        look(l);
+        return true;
+    }
+    if (!l->output->ops->put(l->output, f, 1)) {
+        return false;
+    }
+    if (l->state == LEND_LENDS) {
+        keep(l, f);
+    }
+    return true;
+}
+
+static unsigned sink_put(RedirectorSink *sink, PacketFrame *frames, unsigned n)
+{
+    RedirectorLend *l = container_of(sink, RedirectorLend, sink);
+    unsigned i;
+
+    for (i = 0; i < n && put_one(l, &frames[i]); i++) {
+        ;
+    }
+    return i;
+}
+
+static bool sink_connected(RedirectorSink *sink)
+{
+    RedirectorLend *l = container_of(sink, RedirectorLend, sink);
+
+    return l->output->ops->connected(l->output);
+}
+
+static bool sink_room(RedirectorSink *sink)
+{
+    RedirectorLend *l = container_of(sink, RedirectorLend, sink);
+
+    return has_room(l) && (l->state == LEND_RETURNS ||
+                           l->output->ops->room(l->output));
+}
+
+static void sink_flush(RedirectorSink *sink, unsigned budget)
+{
+    RedirectorLend *l = container_of(sink, RedirectorLend, sink);
+
+    if (l->output->ops->flush) {
+        l->output->ops->flush(l->output, budget);
+    }
+}
+
+static EndState sink_state(RedirectorSink *sink)
+{
+    RedirectorLend *l = container_of(sink, RedirectorLend, sink);
+
+    return l->output->ops->state(l->output);
+}
+
+static const RedirectorSinkOps lend_sink_ops = {
+    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHARDEV,
+    .connected = sink_connected,
+    .room = sink_room,
+    .put = sink_put,
+    .flush = sink_flush,
+    .state = sink_state,
+};
+
+/* What is given back */
+
+static unsigned lend_read(RedirectorSource *source, PacketFrame *frames,
+                          unsigned max)
+{
+    RedirectorLend *l = container_of(source, RedirectorLend, source);
+    unsigned i, n;
+
+    if (l->state != LEND_RETURNS || !source->live) {
+        return 0;
+    }
+    n = packet_stream_peek(&l->kept, 0, frames, max);
+    for (i = 0; i < n; i++) {
+        frames[i].dir = NET_FILTER_DIRECTION_TX;
+    }
+    return n;
+}
+
+static void lend_release(RedirectorSource *source, const PacketFrame *frames,
+                         unsigned n)
+{
+    RedirectorLend *l = container_of(source, RedirectorLend, source);
+
+    if (n) {
+        l->returned += n;
+        packet_stream_drop(&l->kept, n);
+    }
+}
+
+static void lend_update(RedirectorSource *source)
+{
+    look(container_of(source, RedirectorLend, source));
+}
+
+static EndState lend_state(RedirectorSource *source)
+{
+    return END_STATE(ACTIVE);
+}
+
+static const RedirectorSourceOps lend_source_ops = {
+    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHAIN,
+    .read = lend_read,
+    .release = lend_release,
+    .update = lend_update,
+    .state = lend_state,
+};
+
+/* The whole */
+
+RedirectorLend *redirector_lend_new(RedirectorOwner *owner,
+                                    RedirectorSource *chain,
+                                    RedirectorSink *output,
+                                    RedirectorSink *guest)
+{
+    RedirectorLend *l = g_new0(RedirectorLend, 1);
+
+    l->source.ops = &lend_source_ops;
+    l->source.owner = owner;
+    l->source.role = SWITCHOVER_RETURN;
+    l->sink.ops = &lend_sink_ops;
+    l->sink.owner = owner;
+    l->sink.role = SWITCHOVER_SEND;
+    l->chain = chain;
+    l->output = output;
+    l->guest = guest;
+    l->tick = timer_new_ms(QEMU_CLOCK_REALTIME, lend_tick, l);
+    guest->role = SWITCHOVER_RETURN;
+    return l;
+}
+
+void redirector_lend_free(RedirectorLend *l)
+{
+    if (l) {
+        redirector_lend_give_up(l);
+        timer_free(l->tick);
+        g_free(l);
+    }
+}
+
+RedirectorSource *redirector_lend_source(RedirectorLend *l)
+{
+    return &l->source;
+}
+
+RedirectorSink *redirector_lend_sink(RedirectorLend *l)
+{
+    return &l->sink;
+}
