@@ -336,13 +336,45 @@ static void cont_after_completed(Machine *m)
     rig_wait_phase(m->r, "f0", "running");
 }
 
-/* What has been handed over can't come back; all the rest is the guest's. */
+/* What has been handed over comes back, in front of the rest. */
 static void end_cont(Machine *m, const SwitchCase *c)
+{
+    const uint32_t first = m->seen;
+    uint64_t handed_over;
+
+    migrate_complete(m, c->path->place);
+    check_handed_over(m);
+    handed_over = rig_stat(m->r, "f0", "output.stats.packets");
+    cont_after_completed(m);
+    m->seen = first;
+    send_step(m);
+    guest_gets_all(m);
+    assert_stat(m->r, "f0", "output.stats.packets", handed_over);
+    assert_stat(m->r, "f0", "output.stats.lost", 0);
+}
+
+/* The guest has been announced elsewhere: QEMU's RARP request. */
+static void send_announcement(Machine *m)
+{
+    static const uint8_t mac[6] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
+    uint8_t packet[60] = { [12] = 0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3 };
+
+    memset(packet, 0xff, 6);
+    memcpy(packet + 6, mac, 6);
+    memcpy(packet + 22, mac, 6);
+    memcpy(packet + 32, mac, 6);
+    send_raw(m->x->outside, packet, sizeof(packet));
+    rig_wait_stat(m->r, "f0", "input.stats.discarded", 1);
+}
+
+/* Then what has been handed over is gone; all the rest is the guest's. */
+static void end_announced_cont(Machine *m, const SwitchCase *c)
 {
     uint64_t handed_over;
 
     migrate_complete(m, c->path->place);
     check_handed_over(m);
+    send_announcement(m);
     handed_over = rig_stat(m->r, "f0", "output.stats.packets");
     cont_after_completed(m);
     send_step(m);
@@ -384,6 +416,7 @@ static const struct {
     { "completed", end_completed },
     { "retried", end_retried },
     { "cont", end_cont, true },
+    { "announced-cont", end_announced_cont, true },
     { "kept", end_kept },
     { "kept-cont", end_kept_cont, true },
 };
@@ -786,11 +819,14 @@ static void test_to_and_fro(const void *unused)
     unsigned i;
 
     for (i = 0; i < 3; i++) {
+        const uint32_t first = m->seen;
+
         migrate_begin(m, PLACE_NONE);
         migrate_complete(m, PLACE_NONE);
         check_handed_over(m);
         rig_cont(m->r);
         rig_wait_phase(m->r, "f0", "running");
+        m->seen = first;
         send_step(m);
         guest_gets_all(m);
     }
@@ -801,6 +837,7 @@ static void test_to_and_fro(const void *unused)
 static void test_made_late(const void *unused)
 {
     Machine *m = machine_start("", "id=f1,netdev=x,outdev=co,status=off");
+    uint32_t first;
 
     rig_del(m->r, "f1");
     migrate_begin(m, PLACE_SWITCHOVER);
@@ -813,9 +850,11 @@ static void test_made_late(const void *unused)
     rig_del(m->r, "f0");
 
     rig_add(m->r, HAND_OVER);
+    first = m->seen;
     check_handed_over(m);
     rig_cont(m->r);
     rig_wait_phase(m->r, "f0", "running");
+    m->seen = first;
     send_step(m);
     guest_gets_all(m);
     rig_del(m->r, "f0");
