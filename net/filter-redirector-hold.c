@@ -146,6 +146,12 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
     h->before = input_queued(h);
 }
 
+static bool all_given(const RedirectorHold *h)
+{
+    return !h->before && !h->queue.packets &&
+           redirector_chain_is_done(h->chain);
+}
+
 static void look(RedirectorHold *h)
 {
     int64_t now = now_ms();
@@ -163,7 +169,7 @@ static void look(RedirectorHold *h)
         hold_end(h, how);
     }
     if (h->state == HOLD_ENDS &&
-        ((!h->before && !h->queue.packets && redirector_chain_is_done(h->chain)) ||
+        (all_given(h) ||
          now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS)) {
         hold_off(h);
     }

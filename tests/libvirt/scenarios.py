@@ -136,8 +136,8 @@ WITH_DISK = Domain(disk=True)
 SCENARIOS = [
     *both("move", move),
     *both("there-and-back", there_and_back),
-    *both("suspend", suspend),
-    *both("left-paused", left_paused),
+    *both("suspend", suspend, lossless=False),
+    *both("left-paused", left_paused, lossless=False),
     *both("slow-manager", slow_manager),
     *both("multifd", multifd),
     *both("postcopy", postcopy),
@@ -146,9 +146,9 @@ SCENARIOS = [
     *failing("killed-before-cont", killed_before_cont),
     *failing("killed-at-switchover", killed_at_switchover),
     *both("two-cards", move, domain=Domain(cards=2)),
-    *both("two-queues", move, domain=Domain(queues=2)),
+    *both("two-queues", move, domain=Domain(queues=2), lossless=False),
     *both("virt-install", move_installed, domain=Domain(installed=True)),
-    *both("guest-bridge", move, domain=Domain(bridge=True)),
+    *both("guest-bridge", move, domain=Domain(bridge=True), lossless=False),
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 SHORT = [BY_NAME[name] for name in
