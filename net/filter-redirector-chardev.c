@@ -8,6 +8,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/bswap.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qemu/error-report.h"
@@ -96,6 +97,7 @@ typedef struct ChardevSource {
     bool fresh;                 /* the peer's first packet has not passed */
     bool damaged;               /* waits for the connection to be closed */
     bool refused;               /* the chardev was told not to read */
+    bool mute;                  /* the peer did not take all that was said */
 } ChardevSource;
 
 #define CHARDEV_SOURCE(s) container_of(s, ChardevSource, parent)
@@ -168,6 +170,7 @@ static void source_event(void *opaque, QEMUChrEvent event)
     }
     if (event == CHR_EVENT_CLOSED || event == CHR_EVENT_OPENED) {
         s->damaged = false;
+        s->mute = false;
         /* If a packet waits for what follows, nothing does. */
         s->fresh = !s->rx.packets;
         s->parent.owner->peer(s->parent.owner, event == CHR_EVENT_OPENED);
@@ -238,6 +241,49 @@ unsigned redirector_chardev_queued(RedirectorSource *parent)
     return CHARDEV_SOURCE(parent)->rx.packets;
 }
 
+void redirector_chardev_forget(RedirectorSource *parent, const PacketFrame *f)
+{
+    parent->stats.packets--;
+    parent->stats.bytes -= f->len;
+}
+
+/* Nobody else gets what is written where packets are read. */
+static bool can_speak(ChardevSource *s)
+{
+    return !s->mute && source_state(&s->parent) == END_STATE(ACTIVE) &&
+           object_dynamic_cast(OBJECT(s->chr.chr), TYPE_CHARDEV_SOCKET);
+}
+
+/* A mark as a frame of the stream; returns its length. */
+static size_t mark_frame(uint8_t *buf, HandoverMark mark, bool vnet_hdr,
+                         size_t hdr_len)
+{
+    uint8_t *p = buf + 4;
+
+    stl_be_p(buf, hdr_len + HANDOVER_MARK_LEN);
+    if (vnet_hdr) {
+        stl_be_p(p, hdr_len);
+        p += 4;
+    }
+    memset(p, 0, hdr_len);
+    handover_mark_fill(p + hdr_len, mark);
+    return p + hdr_len + HANDOVER_MARK_LEN - buf;
+}
+
+void redirector_chardev_say(RedirectorSource *parent, HandoverMark mark)
+{
+    ChardevSource *s = CHARDEV_SOURCE(parent);
+    uint8_t buf[8 + VNET_HDR_LEN_MAX + HANDOVER_MARK_LEN];
+    size_t len;
+
+    if (can_speak(s)) {
+        len = mark_frame(buf, mark, s->rx.vnet_hdr,
+                         source_netdev(s)->vnet_hdr_len);
+        s->mute = qemu_chr_fe_write(&s->chr, buf, len) != (int)len;
+        trace_redirector_say(parent->owner->id, mark, !s->mute);
+    }
+}
+
 static void source_free(RedirectorSource *parent)
 {
     ChardevSource *s = CHARDEV_SOURCE(parent);
@@ -286,6 +332,9 @@ typedef struct ChardevSink {
     bool reads;                 /* as then; or a write has failed */
     bool null;                  /* takes all, and never says that it's open */
     PacketStream tx;
+    unsigned marks;             /* of the packets in it */
+    PacketStream said;          /* what the peer says, if lossless */
+    bool deaf;                  /* it makes no sense */
     uint64_t payload;           /* bytes of the packets in it, bare */
     size_t sent;                /* bytes of the first frame already written */
     guint watch;
@@ -332,9 +381,10 @@ static void sink_retry(void *opaque)
 
 static void sink_sent_all(ChardevSink *s)
 {
-    s->parent.stats.packets += s->tx.packets;
+    s->parent.stats.packets += s->tx.packets - s->marks;
     s->parent.stats.bytes += s->payload;
     s->parent.stalled = false;
+    s->marks = 0;
     s->payload = 0;
     s->sent = 0;
     packet_stream_drop_all(&s->tx);
@@ -349,8 +399,13 @@ static void sink_sent(ChardevSink *s, size_t bytes)
            s->sent >= (frame = packet_stream_front(&s->tx, &len))) {
         len -= MIN(len, sink_netdev(s)->vnet_hdr_len);
         len = MIN(len, s->payload);
-        redirector_sink_count(&s->parent, len);
-        s->payload -= len;
+        /* Which ones they are makes no difference once all are sent. */
+        if (s->marks == s->tx.packets) {
+            s->marks--;
+        } else {
+            redirector_sink_count(&s->parent, len);
+            s->payload -= len;
+        }
         packet_stream_drop(&s->tx, 1);
         s->sent -= frame;
     }
@@ -468,8 +523,32 @@ static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
     return i;
 }
 
+bool redirector_chardev_mark(RedirectorSink *parent, HandoverMark mark)
+{
+    ChardevSink *s = CHARDEV_SINK(parent);
+    uint8_t hdr[VNET_HDR_LEN_MAX] = {};
+    uint8_t frame[HANDOVER_MARK_LEN];
+    struct iovec iov = { frame, sizeof(frame) };
+
+    if (!is_open(s) || !queue_has_room(s)) {
+        return false;
+    }
+    handover_mark_fill(frame, mark);
+    packet_stream_put(&s->tx, hdr, sink_netdev(s)->vnet_hdr_len, &iov, 1);
+    s->marks++;
+    trace_redirector_say(parent->owner->id, mark, true);
+    return true;
+}
+
+bool redirector_chardev_sent(RedirectorSink *parent)
+{
+    ChardevSink *s = CHARDEV_SINK(parent);
+
+    return !s->tx.packets || !is_open(s);
+}
+
 /*
- * The peer has nothing to say, and may tell so (shutdown(SHUT_WR), as nc -N
+ * The peer has no packets, and may tell so (shutdown(SHUT_WR), as nc -N
  * does): it still gets its packets.  With TCP that can't be told from closing
  * the connection, which comes to light when the next packets are sent; they
  * are lost.  Where that must not be, a peer is to keep its direction open.
@@ -481,8 +560,25 @@ static int sink_can_read(void *opaque)
     return s->reads ? PACKET_LEN_MAX : 0;
 }
 
-static void sink_discard(void *opaque, const uint8_t *buf, int size)
+static void sink_hear(void *opaque, const uint8_t *buf, int size)
 {
+    ChardevSink *s = opaque;
+    PacketFrame f;
+    HandoverMark mark;
+
+    if (!s->said.buf || s->deaf) {
+        return;
+    }
+    s->deaf = packet_stream_room(&s->said) < size ||
+              packet_stream_add(&s->said, buf, size) < 0;
+    while (packet_stream_peek(&s->said, sink_netdev(s)->vnet_hdr_len, &f, 1)) {
+        mark = f.len ? handover_mark(f.iov[0].iov_base, f.len)
+                     : HANDOVER_NO_MARK;
+        packet_stream_drop(&s->said, 1);
+        if (mark != HANDOVER_NO_MARK) {
+            s->parent.owner->said(s->parent.owner, mark);
+        }
+    }
 }
 
 static void sink_event(void *opaque, QEMUChrEvent event)
@@ -492,10 +588,13 @@ static void sink_event(void *opaque, QEMUChrEvent event)
     if (event == CHR_EVENT_CLOSED) {
         /* The next peer gets the packet that this one did not get whole. */
         s->sent = 0;
+        packet_stream_trim(&s->said);
+        s->deaf = false;
         stop_watching(s);
     }
     if (event == CHR_EVENT_CLOSED || event == CHR_EVENT_OPENED) {
         s->reads = s->lossless;
+        s->parent.owner->said(s->parent.owner, HANDOVER_NO_MARK);
         s->parent.owner->run_later(s->parent.owner);
     }
 }
@@ -526,6 +625,7 @@ static void sink_free(RedirectorSink *parent)
     timer_free(s->retry);
     qemu_chr_fe_deinit(&s->chr, false);
     packet_stream_destroy(&s->tx);
+    packet_stream_destroy(&s->said);
     g_free(s);
 }
 
@@ -556,8 +656,11 @@ RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
     s->lossless = s->reads = lossless;
     s->null = object_dynamic_cast(OBJECT(chr), TYPE_CHARDEV_NULL);
     packet_stream_init(&s->tx, QUEUE_SIZE, vnet_hdr);
+    if (lossless) {
+        packet_stream_init(&s->said, 4 * PACKET_STREAM_FRAME_MAX, vnet_hdr);
+    }
     s->retry = timer_new_us(QEMU_CLOCK_REALTIME, sink_retry, s);
-    qemu_chr_fe_set_handlers(&s->chr, sink_can_read, sink_discard, sink_event,
+    qemu_chr_fe_set_handlers(&s->chr, sink_can_read, sink_hear, sink_event,
                              NULL, s, NULL, true);
     return &s->parent;
 }

@@ -56,6 +56,8 @@ typedef struct RedirectorOwner {
                   PacketFrame *f);
     /* The peer at a chardev comes or goes. */
     void (*peer)(struct RedirectorOwner *owner, bool open);
+    /* The peer of an output says something, or (no mark) is another one. */
+    void (*said)(struct RedirectorOwner *owner, HandoverMark mark);
 } RedirectorOwner;
 
 typedef struct RedirectorSourceOps {
@@ -259,6 +261,38 @@ RedirectorSink *redirector_chardev_sink(RedirectorOwner *owner, Chardev *chr,
  */
 unsigned redirector_chardev_queued(RedirectorSource *s);
 
+/**
+ * redirector_chardev_say() - Say something to the peer that sends packets
+ * @s: source
+ * @mark: what
+ *
+ * It is not said if the chardev is no socket, or takes no more: who speaks
+ * through it must not rely on being heard.
+ */
+void redirector_chardev_say(RedirectorSource *s, HandoverMark mark);
+
+/**
+ * redirector_chardev_forget() - A packet that comes in counts for nothing
+ * @s: source
+ * @f: packet
+ */
+void redirector_chardev_forget(RedirectorSource *s, const PacketFrame *f);
+
+/**
+ * redirector_chardev_mark() - Send a mark behind the packets
+ * @s: sink
+ * @mark: which one
+ *
+ * Return: false if there is no room
+ */
+bool redirector_chardev_mark(RedirectorSink *s, HandoverMark mark);
+
+/**
+ * redirector_chardev_sent() - Has all been sent, or is nobody there?
+ * @s: sink
+ */
+bool redirector_chardev_sent(RedirectorSink *s);
+
 /* filter chain of the netdev that the filter sits on */
 
 /**
@@ -402,8 +436,17 @@ RedirectorSink *redirector_lend_sink(RedirectorLend *l);
  * redirector_lend_give_up() - It is gone
  */
 void redirector_lend_begin(RedirectorLend *l, bool lends);
+/* redirector_lend_said() - The destination says something */
+void redirector_lend_said(RedirectorLend *l, HandoverMark mark);
 void redirector_lend_return(RedirectorLend *l);
 void redirector_lend_give_up(RedirectorLend *l);
+
+/**
+ * redirector_lend_quit() - QEMU is told to quit
+ * redirector_lend_lingers() - Has it to wait for what is handed over?
+ */
+void redirector_lend_quit(RedirectorLend *l);
+bool redirector_lend_lingers(const RedirectorLend *l);
 
 /* Is it being given back?  The netdev and its vhost have to wait then. */
 bool redirector_lend_returns(const RedirectorLend *l);

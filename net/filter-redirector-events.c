@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include "qapi/qapi-commands-migration.h"
 #include "migration/misc.h"
+#include "system/system.h"
 #include "filter-redirector-int.h"
 #include "trace.h"
 
@@ -179,6 +180,15 @@ static void redirector_netdev_removed(Notifier *notify, void *data)
     r->owner.run_later(&r->owner);
 }
 
+static void redirector_quit(Notifier *notify, void *data)
+{
+    Redirector *r = container_of(notify, Redirector, quit);
+    bool *wait = data;
+
+    redirector_lend_quit(r->lend);
+    *wait |= redirector_lend_lingers(r->lend);
+}
+
 void redirector_follow(Redirector *r)
 {
     r->leaving = timer_new_us(QEMU_CLOCK_REALTIME, redirector_leaving, r);
@@ -190,6 +200,10 @@ void redirector_follow(Redirector *r)
     migration_add_notifier_modes(&r->local_migration,
                                  redirector_local_migration,
                                  LOCAL_MODES);
+    if (r->lend) {
+        r->quit.notify = redirector_quit;
+        qemu_add_quit_notifier(&r->quit);
+    }
     r->netdev_removed.notify = redirector_netdev_removed;
     qemu_add_netdev_removed_notifier(&r->netdev_removed);
     r->phase = PHASE_STOPPED;
@@ -201,6 +215,9 @@ void redirector_follow(Redirector *r)
 
 void redirector_unfollow(Redirector *r)
 {
+    if (r->quit.notify) {
+        qemu_remove_quit_notifier(&r->quit);
+    }
     qemu_remove_netdev_removed_notifier(&r->netdev_removed);
     migration_remove_notifier(&r->local_migration);
     migration_remove_notifier(&r->migration);

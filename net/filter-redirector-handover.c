@@ -15,6 +15,31 @@
 #define RARP_REQUEST_REVERSE 3
 #define RARP_LEN 28
 
+/* Marks */
+
+#define MARK_TYPE 0x88b5        /* local experiments */
+
+static const uint8_t mark_head[] = {
+    0x0a, 'h', 'a', 'n', 'd', 2,            /* to */
+    0x0a, 'h', 'a', 'n', 'd', 1,            /* from */
+    MARK_TYPE >> 8, MARK_TYPE & 0xff,
+    'r', 'e', 'd', 'i', 'r', 'e', 'c', 't',
+};
+
+void handover_mark_fill(uint8_t *frame, HandoverMark mark)
+{
+    memset(frame, 0, HANDOVER_MARK_LEN);
+    memcpy(frame, mark_head, sizeof(mark_head));
+    frame[sizeof(mark_head)] = mark;
+}
+
+HandoverMark handover_mark(const uint8_t *frame, size_t len)
+{
+    return len == HANDOVER_MARK_LEN &&
+           !memcmp(frame, mark_head, sizeof(mark_head))
+           ? frame[sizeof(mark_head)] : HANDOVER_NO_MARK;
+}
+
 bool handover_flooded(const uint8_t *frame, size_t len)
 {
     return len >= ETH_HEADER && (frame[0] & 1);
@@ -52,6 +77,9 @@ HandoverKind handover_kind(const uint8_t *frame, size_t len,
     if (len >= ETH_HEADER && is_one_of(frame + 6, own, n)) {
         return is_announcement(frame, len) ? HANDOVER_BARRIER : HANDOVER_OWN;
     }
+    if (handover_mark(frame, len) != HANDOVER_NO_MARK) {
+        return HANDOVER_OWN;
+    }
     return handover_flooded(frame, len) ? HANDOVER_FLOODED : HANDOVER_UNICAST;
 }
 
@@ -67,15 +95,48 @@ bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
     case HANDOVER_OWN:
         return false;
     case HANDOVER_FLOODED:
-        return !s->barrier || now - s->barrier_at < HANDOVER_FLOODED_MS;
+        return !s->ended &&
+               (!s->barrier || now - s->barrier_at < HANDOVER_FLOODED_MS);
     default:
+        s->heard_at = now;
+        s->looks = 0;
         return true;
     }
 }
 
 bool handover_lends(const HandoverSource *s, int64_t now)
 {
-    return !s->barrier && now - s->since < HANDOVER_LEND_MS;
+    return !s->barrier && !s->runs && now - s->since < HANDOVER_LEND_MS;
+}
+
+bool handover_source_ends(const HandoverSource *s, int64_t now)
+{
+    int64_t silent = now - MAX(s->heard_at, s->barrier ? s->barrier_at
+                                                       : s->runs_at);
+
+    return s->marks && !s->ended && (s->barrier || s->runs) &&
+           s->looks >= HANDOVER_LOOKS &&
+           silent >= (s->barrier ? HANDOVER_DRY_MS : HANDOVER_QUIET_MS);
+}
+
+static bool is_silent(const HandoverSource *s, int64_t now)
+{
+    return now - MAX(s->heard_at, s->since) >= HANDOVER_QUIET_MS;
+}
+
+bool handover_source_done(const HandoverSource *s, bool sent, int64_t now)
+{
+    return sent && is_silent(s, now) && (s->marks ? s->taken : s->barrier);
+}
+
+bool handover_source_lingers(const HandoverSource *s, bool sent, int64_t now)
+{
+    /* A guest that doesn't run anywhere can make that last for ever. */
+    bool ends = s->marks ? s->runs : true;
+
+    return now - s->quit_at < HANDOVER_LINGER_MS &&
+           (!sent || (ends && (!is_silent(s, now) ||
+                               (s->marks && !s->taken))));
 }
 
 /* Destination */
@@ -84,12 +145,16 @@ bool handover_hold_ends(const HandoverHold *h, int64_t now,
                         HandoverHoldEnd *how)
 {
     int64_t silent = h->waiting ? 0 : now - MAX(h->heard_at, h->begun_at);
+    bool by_time = h->again || !h->marks;
 
     if (!h->connected) {
         *how = HOLD_END(DISCONNECTED);
-    } else if (silent >= (h->again ? HANDOVER_AGAIN_MS : HANDOVER_SILENT_MS)) {
+    } else if (h->ended && !h->again && !h->waiting) {
+        *how = HOLD_END(TOLD);
+    } else if (by_time &&
+               silent >= (h->again ? HANDOVER_AGAIN_MS : HANDOVER_SILENT_MS)) {
         *how = HOLD_END(SILENT);
-    } else if (h->direct && silent >= HANDOVER_DIRECT_MS) {
+    } else if (by_time && h->direct && silent >= HANDOVER_DIRECT_MS) {
         *how = HOLD_END(DIRECT);
     } else if (now - h->begun_at >= HANDOVER_HOLD_MS) {
         *how = HOLD_END(LIMIT);

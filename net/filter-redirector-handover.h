@@ -20,7 +20,9 @@
  * behind what the network had sent to it before: it is a barrier.  What is
  * flooded goes to both hosts, so from then on the destination has it.
  *
- * The destination knows by the time when the source's packets have ended.
+ * Source and destination speak by marks, frames that nobody else takes for his
+ * (HandoverMark).  A destination without marks knows by the time when the
+ * source's packets have ended.
  *
  * Everything here is pure: no I/O, and the time is the caller's, milliseconds.
  */
@@ -32,6 +34,35 @@
  */
 bool handover_flooded(const uint8_t *frame, size_t len);
 
+/*
+ * Marks: Ethernet frames of a type for local experiments, to an address of a
+ * local range.  A guest ignores them, should one get there.  The destination
+ * speaks first, so that who does not know marks gets none.
+ */
+typedef enum HandoverMark {
+    HANDOVER_NO_MARK,
+    HANDOVER_HELLO,             /* both: I know marks */
+    HANDOVER_RUNS,              /* destination: the guest runs here */
+    HANDOVER_END,               /* source: what comes from now on is late */
+    HANDOVER_TAKEN,             /* destination: the guest has what came */
+} HandoverMark;
+
+#define HANDOVER_MARK_LEN 60
+
+/**
+ * handover_mark_fill() - Make a mark
+ * @frame: result, HANDOVER_MARK_LEN bytes
+ * @mark: which one
+ */
+void handover_mark_fill(uint8_t *frame, HandoverMark mark);
+
+/**
+ * handover_mark() - Tell which mark a frame is
+ * @frame: Ethernet frame
+ * @len: bytes
+ */
+HandoverMark handover_mark(const uint8_t *frame, size_t len);
+
 /* Source */
 
 /* After the barrier, flooded packets are handed over for so long. */
@@ -40,7 +71,7 @@ bool handover_flooded(const uint8_t *frame, size_t len);
 typedef enum HandoverKind {
     HANDOVER_UNICAST,
     HANDOVER_FLOODED,
-    HANDOVER_OWN,               /* of the guest itself, perhaps reflected */
+    HANDOVER_OWN,               /* of the guest itself, reflected; or a mark */
     HANDOVER_BARRIER,           /* the guest's announcement by QEMU */
 } HandoverKind;
 
@@ -54,7 +85,15 @@ typedef enum HandoverKind {
 typedef struct HandoverSource {
     int64_t since;              /* the guest has left */
     bool barrier;               /* was seen */
+    bool marks;                 /* the destination knows them */
+    bool runs;                  /* ... and has said so */
+    bool ended;                 /* the mark has been sent */
+    bool taken;                 /* the destination has answered it */
     int64_t barrier_at;
+    int64_t runs_at;
+    int64_t heard_at;           /* the last packet for the guest alone */
+    unsigned looks;             /* at an empty queue since then */
+    int64_t quit_at;            /* QEMU was told to quit, or 0 */
 } HandoverSource;
 
 /**
@@ -82,6 +121,42 @@ bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now);
  */
 bool handover_lends(const HandoverSource *s, int64_t now);
 
+/*
+ * The order ends once nothing has come for a while: shortly after the barrier,
+ * which was behind all that was sent here; longer where there is none, after
+ * the destination's guest has begun to run.  In that time QEMU must have looked
+ * some times: who did not look has not seen that there is nothing.
+ */
+#define HANDOVER_DRY_MS 5
+#define HANDOVER_QUIET_MS 100
+#define HANDOVER_LOOKS 3
+
+/**
+ * handover_source_ends() - Is it time for HANDOVER_END?
+ * @s: source
+ * @now: ms
+ */
+bool handover_source_ends(const HandoverSource *s, int64_t now);
+
+/**
+ * handover_source_done() - Is nothing lost any more if QEMU ends?
+ * @s: source
+ * @sent: all that was to be handed over has been sent
+ * @now: ms
+ */
+bool handover_source_done(const HandoverSource *s, bool sent, int64_t now);
+
+/* A source that is told to quit does so at last. */
+#define HANDOVER_LINGER_MS 2000
+
+/**
+ * handover_source_lingers() - Has QEMU to wait before it quits?
+ * @s: source, quit_at is set
+ * @sent: all that was to be handed over has been sent
+ * @now: ms
+ */
+bool handover_source_lingers(const HandoverSource *s, bool sent, int64_t now);
+
 /* Destination */
 
 #define HANDOVER_HOLD_MS 2000       /* a hold lasts no longer */
@@ -96,6 +171,8 @@ typedef FilterRedirectorHoldEnd HandoverHoldEnd;
 /* What is known when a hold has begun. */
 typedef struct HandoverHold {
     bool connected;             /* there is a source */
+    bool marks;                 /* it knows marks */
+    bool ended;                 /* and has sent the one that it has sent all */
     bool again;                 /* a hold for a late packet */
     bool direct;                /* the network sends here */
     bool waiting;               /* some of the source, for the guest to take */

@@ -10,6 +10,7 @@
 #include "qemu/iov.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
+#include "qapi/qapi-events-filter-redirector.h"
 #include "net/packet-stream.h"
 #include "net/vhost_net.h"
 #include "filter-redirector-end.h"
@@ -44,6 +45,7 @@ struct RedirectorHold {
     HandoverOnce once;          /* flooded frames that the peer sent */
     unsigned before;            /* the peer's that go before those held back */
     bool was_on;                /* packets that come now come late */
+    bool answered;              /* that the source has sent all */
     NetFilterIntake intake;     /* what the netdev has been told last */
     bool holds_vhost;           /* likewise */
     QEMUTimer *tick;
@@ -113,6 +115,9 @@ static void hold_begin(RedirectorHold *h, bool again)
     h->facts.again = again;
     h->facts.direct = false;
     h->facts.begun_at = now_ms();
+    if (!again) {
+        redirector_chardev_say(h->input, HANDOVER_RUNS);
+    }
     if (!h->queue.buf) {
         packet_stream_init(&h->queue, QUEUE_SIZE, true);
         handover_once_init(&h->once);
@@ -121,13 +126,35 @@ static void hold_begin(RedirectorHold *h, bool again)
     trace_redirector_hold_begin(h->source.owner->id, again);
 }
 
+/* The guest has what came before the mark. */
+static void answer(RedirectorHold *h)
+{
+    if (h->facts.ended && !h->answered) {
+        h->answered = true;
+        redirector_chardev_say(h->input, HANDOVER_TAKEN);
+    }
+}
+
+static void tell_done(RedirectorHold *h)
+{
+    RedirectorHoldStats *s = &h->stats;
+
+    if (is_on(h) && !h->facts.again) {
+        qapi_event_send_filter_redirector_taken_over(
+            h->source.owner->id, h->how, s->packets, s->late, s->direct,
+            s->cancelled, s->stale, s->lost);
+    }
+}
+
 static void hold_off(RedirectorHold *h)
 {
     h->stats.lost += h->queue.packets;
+    tell_done(h);
     packet_stream_destroy(&h->queue);
     handover_once_destroy(&h->once);
     timer_del(h->tick);
     h->state = HOLD_OFF;
+    answer(h);
     trace_redirector_hold_end(h->source.owner->id,
                               FilterRedirectorHoldEnd_str(h->how),
                               h->stats.packets, h->stats.direct,
@@ -228,6 +255,10 @@ void redirector_hold_peer(RedirectorHold *h, bool open)
     bool was = h->facts.connected;
 
     h->facts.connected = open;
+    h->facts.marks = h->facts.ended = h->answered = false;
+    if (open && !h->was_on) {
+        redirector_chardev_say(h->input, HANDOVER_HELLO);
+    }
     if (!open && was && h->state == HOLD_ARMED) {
         /* What comes from now on comes to nobody else. */
         h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
@@ -354,10 +385,30 @@ static void hold_again(RedirectorHold *h)
     }
 }
 
+/* Marks are not for the guest. */
+static bool is_mark(RedirectorHold *h, const PacketFrame *f)
+{
+    HandoverMark mark = handover_mark(frame_data(f), f->len);
+
+    if (mark == HANDOVER_NO_MARK) {
+        return false;
+    }
+    h->facts.marks = true;
+    h->facts.ended |= mark == HANDOVER_END;
+    redirector_chardev_forget(h->input, f);
+    if (h->state == HOLD_OFF && h->was_on) {
+        answer(h);
+    }
+    return true;
+}
+
 static bool put_one(RedirectorHold *h, PacketFrame *f)
 {
     const uint8_t *data = frame_data(f);
 
+    if (is_mark(h, f)) {
+        return true;
+    }
     /* What is flooded goes on and on: no sign that order has not ended. */
     if (!handover_flooded(data, f->len)) {
         h->facts.heard_at = now_ms();

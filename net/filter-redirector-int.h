@@ -52,6 +52,7 @@ struct Redirector {
     VMChangeStateEntry *vm_change;
     NotifierWithReturn migration;
     NotifierWithReturn local_migration;
+    Notifier quit;
     Notifier netdev_removed;
 };
 

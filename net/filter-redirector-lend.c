@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
+#include "qapi/qapi-events-filter-redirector.h"
 #include "net/packet-stream.h"
 #include "filter-redirector-end.h"
 #include "trace.h"
@@ -37,6 +38,10 @@ struct RedirectorLend {
     LendState state;
     HandoverSource facts;
     PacketStream kept;
+    bool left;                  /* the guest has */
+    bool told;                  /* that QEMU may be ended */
+    uint64_t packets;           /* handed over */
+    uint64_t discarded;
     uint64_t returned;          /* packets */
     int64_t returns_since;
     QEMUTimer *tick;
@@ -76,7 +81,6 @@ static void lend_end(RedirectorLend *l)
     if (l->state == LEND_RETURNS) {
         l->guest->stats.lost += l->kept.packets;
     }
-    timer_del(l->tick);
     packet_stream_destroy(&l->kept);
     set_state(l, LEND_OFF);
 }
@@ -86,16 +90,23 @@ static void lend_end(RedirectorLend *l)
 void redirector_lend_begin(RedirectorLend *l, bool lends)
 {
     redirector_lend_give_up(l);
-    l->facts = (HandoverSource) { .since = now_ms() };
+    l->left = true;
+    l->told = false;
+    l->packets = l->discarded = 0;
+    l->facts = (HandoverSource) {
+        .since = now_ms(),
+        .marks = l->facts.marks,
+    };
     l->returned = 0;
     if (lends) {
         l->state = LEND_LENDS;
-        timer_mod(l->tick, l->facts.since + HANDOVER_LEND_MS);
     }
+    timer_mod(l->tick, now_ms() + TICK_MS);
 }
 
 void redirector_lend_return(RedirectorLend *l)
 {
+    l->left = false;
     l->returns_since = now_ms();
     if (l->state == LEND_LENDS && handover_lends(&l->facts, now_ms()) &&
         (l->kept.packets || redirector_chain_queued(l->chain))) {
@@ -108,6 +119,7 @@ void redirector_lend_return(RedirectorLend *l)
 
 void redirector_lend_give_up(RedirectorLend *l)
 {
+    l->left = false;
     if (l->state != LEND_OFF) {
         lend_end(l);
     }
@@ -117,6 +129,63 @@ static bool all_returned(const RedirectorLend *l)
 {
     return !l->kept.packets && !redirector_chain_queued(l->chain) &&
            redirector_chain_is_done(l->guest);
+}
+
+/* Has all been sent that has come until now? */
+static bool all_sent(const RedirectorLend *l)
+{
+    return !redirector_chain_queued(l->chain) &&
+           redirector_chardev_sent(l->output);
+}
+
+static void end_order(RedirectorLend *l)
+{
+    if (l->left && all_sent(l) && handover_source_ends(&l->facts, now_ms())) {
+        l->facts.ended = redirector_chardev_mark(l->output, HANDOVER_END);
+    }
+}
+
+/* Is there something to look for now and then? */
+static bool watches(const RedirectorLend *l)
+{
+    return l->state != LEND_OFF ||
+           (l->left && !l->told &&
+            now_ms() - l->facts.since < HANDOVER_LEND_MS);
+}
+
+static void tell_done(RedirectorLend *l)
+{
+    if (l->left && !l->told &&
+        handover_source_done(&l->facts, all_sent(l), now_ms())) {
+        l->told = true;
+        qapi_event_send_filter_redirector_handed_over(
+            l->source.owner->id, l->packets, l->discarded);
+    }
+}
+
+void redirector_lend_said(RedirectorLend *l, HandoverMark mark)
+{
+    switch (mark) {
+    case HANDOVER_NO_MARK:
+        l->facts.marks = false;
+        break;
+    case HANDOVER_HELLO:
+        l->facts.marks = redirector_chardev_mark(l->output, HANDOVER_HELLO);
+        break;
+    case HANDOVER_RUNS:
+        l->facts.runs = true;
+        l->facts.runs_at = now_ms();
+        break;
+    case HANDOVER_TAKEN:
+        l->facts.taken = true;
+        break;
+    default:
+        break;
+    }
+    if (watches(l)) {
+        timer_mod(l->tick, now_ms() + TICK_MS);
+    }
+    l->source.owner->run_later(l->source.owner);
 }
 
 static void look(RedirectorLend *l)
@@ -131,15 +200,33 @@ static void look(RedirectorLend *l)
     }
 }
 
+void redirector_lend_quit(RedirectorLend *l)
+{
+    if (l->left && !l->facts.quit_at) {
+        l->facts.quit_at = now_ms();
+        timer_mod(l->tick, now_ms() + TICK_MS);
+    }
+}
+
+bool redirector_lend_lingers(const RedirectorLend *l)
+{
+    return l->left && l->facts.quit_at &&
+           l->output->ops->connected(l->output) &&
+           handover_source_lingers(&l->facts, all_sent(l), now_ms());
+}
+
 static void lend_tick(void *opaque)
 {
     RedirectorLend *l = opaque;
     RedirectorOwner *owner = l->source.owner;
 
-    if (l->state == LEND_RETURNS) {
+    l->facts.looks++;
+    look(l);
+    end_order(l);
+    tell_done(l);
+    if (watches(l) || redirector_lend_lingers(l)) {
         timer_mod(l->tick, now_ms() + TICK_MS);
     }
-    look(l);
     owner->run(owner);
 }
 
@@ -186,12 +273,14 @@ static bool put_one(RedirectorLend *l, PacketFrame *f)
     if (!l->sink.live &&
         !handover_source_takes(&l->facts, kind_of(l, f), now_ms())) {
         l->chain->stats.discarded++;
+        l->discarded++;
         look(l);
         return true;
     }
     if (!l->output->ops->put(l->output, f, 1)) {
         return false;
     }
+    l->packets++;
     if (l->state == LEND_LENDS) {
         keep(l, f);
     }

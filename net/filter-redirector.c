@@ -84,6 +84,15 @@ static void peer(RedirectorOwner *owner, bool open)
     }
 }
 
+static void said(RedirectorOwner *owner, HandoverMark mark)
+{
+    Redirector *r = container_of(owner, Redirector, owner);
+
+    if (r->lend) {
+        redirector_lend_said(r->lend, mark);
+    }
+}
+
 /* Set-up */
 
 bool redirector_takes_when_stopped(Redirector *r, NetFilterState *nf,
@@ -228,6 +237,7 @@ Redirector *redirector_new(void)
     r->owner.run_later = run_later;
     r->owner.offer = offer;
     r->owner.peer = peer;
+    r->owner.said = said;
     r->enable_when_running = true;
     r->ring_size = PACKET_RING_SIZE_DEFAULT;
     return r;

@@ -76,7 +76,8 @@ CHECKED = (
     "qtest", "receive rate=20000", "inject", "multiqueue",
     "migrate-stock", "migrate-handover", "migrate-handover size=65481 rate=500",
     "migrate-capture", "migrate-cancel", "migrate-fail", "migrate-postcopy", "migrate-multifd",
-    "migrate-killed", "migrate-libvirt", "migrate-handover late=off queues=4", "migrate-many", "spoilt", "spoilt spoil=swap=997",
+    "migrate-killed", "migrate-libvirt", "migrate-handover late=off queues=4", "migrate-resumed",
+    "migrate-many", "spoilt", "spoilt spoil=swap=997",
 )
 # What "make lab-sweep" runs when not told: the table of docs/benchmarks.md.
 SWEEP = (

@@ -254,6 +254,185 @@ static void test_destination_holds(const void *data)
 }
 
 /*
+ * Source and destination of a hand-over, on the way that libvirt goes
+ */
+
+typedef struct Pair {
+    Destination *d;
+    Machine *m;
+} Pair;
+
+/* Migrated: the source hands over, the destination has not been told to run. */
+static Pair pair_migrated(void)
+{
+    Pair p = { .d = destination_new() };
+    g_autofree char *path = rig_server(p.d->r, "ci");
+    Machine *m;
+
+    pc_start(&p.d->pc);
+    rig_add(p.d->r, "id=f1,netdev=y,queue=tx,indev=ci,vnet_hdr_support=on,"
+            "enable_when_stopped=on");
+    destination_listen(p.d);
+    m = p.m = machine_new("", 0);
+    g_string_append_printf(m->r->args, "-chardev socket,id=there,path=%s ",
+                           path);
+    pc_add_nic(&m->pc, m->r, "x", NIC_PROPS);
+    pc_start(&m->pc);
+    pc_nic_drive(&m->pc, 0, 0, 1);
+    p.d->rx = *m->pc.rx[0][0].vq;
+    p.d->buffers = m->pc.rx[0][0].buffers;
+    rig_add(m->r, "id=f0,netdev=x,queue=tx,outdev=there,vnet_hdr_support=on,"
+            "enable_when_stopped=on,enable_when_running=off");
+    rig_stop(m->r);
+    migrate_to(m, p.d, PLACE_NONE);
+    wait_migration(m, "completed");
+    rig_wait_phase(m->r, "f0", "migrated");
+    rig_wait_runstate(p.d->r, "paused");
+    return p;
+}
+
+static void pair_end(Pair *p)
+{
+    machine_free(p->m);
+    destination_free(p->d);
+}
+
+static void run_destination(Pair *p)
+{
+    rig_cont(p->d->r);
+    rig_wait_runstate(p->d->r, "running");
+}
+
+/* What a QMP event says. */
+static void expect_said(QDict *event, const char *id, const char *name,
+                        uint64_t value)
+{
+    QDict *data = qdict_get_qdict(event, "data");
+
+    g_assert_cmpstr(qdict_get_str(data, "id"), ==, id);
+    g_assert_cmpint(qdict_get_int(data, name), ==, value);
+}
+
+static void expect_handed_over(Pair *p, unsigned packets)
+{
+    QDict *event = qtest_qmp_eventwait_ref(p->m->r->qts,
+                                           "FILTER_REDIRECTOR_HANDED_OVER");
+
+    expect_said(event, "f0", "packets", packets);
+    expect_said(event, "f0", "discarded", 1);   /* the announcement */
+    qobject_unref(event);
+}
+
+static void expect_taken_over(Pair *p, unsigned packets, unsigned direct)
+{
+    QDict *event = qtest_qmp_eventwait_ref(p->d->r->qts,
+                                           "FILTER_REDIRECTOR_TAKEN_OVER");
+    QDict *data = qdict_get_qdict(event, "data");
+
+    g_assert_cmpstr(qdict_get_str(data, "how"), ==, "told");
+    expect_said(event, "f1", "packets", packets);
+    expect_said(event, "f1", "direct", direct);
+    expect_said(event, "f1", "late", 0);
+    expect_said(event, "f1", "cancelled", 0);
+    expect_said(event, "f1", "stale", STEP);
+    expect_said(event, "f1", "lost", 0);
+    qobject_unref(event);
+}
+
+/*
+ * Each side tells the other what it has to know, and the manager: marks are
+ * for nobody else.
+ */
+static void test_destination_told(const void *data)
+{
+    Pair p = pair_migrated();
+    Port *x = p.m->x, *y = p.d->y;
+
+    send_packets(x->outside, SIZE, 0, STEP);
+    send_packets(y->outside, SIZE, 1000, STEP);
+    run_destination(&p);
+    send_packets(y->outside, SIZE, 2 * STEP, STEP);
+    /* Direct packets, and a silent source: without its word, that's the end. */
+    g_usleep(100 * 1000);
+    send_packets(x->outside, SIZE, STEP, STEP);
+    send_announcement(p.m);
+    destination_expect(p.d, 0, 3 * STEP);
+    expect_taken_over(&p, 2 * STEP, STEP);
+    expect_handed_over(&p, 2 * STEP);
+    assert_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP);
+    assert_stat(p.d->r, "f1", "input.stats.packets", 2 * STEP);
+    pair_end(&p);
+}
+
+/* The source is told to quit, by a signal or by QMP. */
+static void tell_to_quit(Machine *m, const char *by)
+{
+    if (by) {
+        qtest_qmp_send(m->r->qts, "{'execute': 'quit'}");
+    } else {
+        kill(qtest_pid(m->r->qts), SIGTERM);
+    }
+}
+
+static void wait_quit(Machine *m)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+
+    while (qtest_probe_child(m->r->qts)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+}
+
+/*
+ * It finishes first: the destination has told that its guest runs, but not
+ * that it has got all.  @data: by QMP
+ */
+static void test_source_lingers(const void *data)
+{
+    Pair p = pair_migrated();
+    Port *x = p.m->x;
+
+    run_destination(&p);
+    send_packets(x->outside, SIZE, 0, STEP);
+    destination_expect(p.d, 0, STEP);
+    tell_to_quit(p.m, data);
+    g_usleep(50 * 1000);
+    g_assert_true(qtest_probe_child(p.m->r->qts));
+    send_packets(x->outside, SIZE, STEP, STEP);
+    destination_expect(p.d, STEP, STEP);
+    send_packets(x->outside, SIZE, 2 * STEP, STEP);
+    destination_expect(p.d, 2 * STEP, STEP);
+    wait_quit(p.m);
+    pair_end(&p);
+}
+
+/* The destination doesn't answer: it quits at last, or when told once more. */
+static void test_source_lingers_no_more(const void *data)
+{
+    Pair p = pair_migrated();
+    int64_t begin;
+
+    run_destination(&p);
+    rig_sync(p.m->r);
+    g_assert_cmpint(kill(qtest_pid(p.d->r->qts), SIGSTOP), ==, 0);
+    begin = g_get_monotonic_time();
+    tell_to_quit(p.m, NULL);
+    g_usleep(50 * 1000);
+    g_assert_true(qtest_probe_child(p.m->r->qts));
+    if (data) {
+        tell_to_quit(p.m, NULL);
+    }
+    wait_quit(p.m);
+    if (!data) {
+        g_assert_cmpint(g_get_monotonic_time() - begin, >=, G_USEC_PER_SEC);
+    }
+    g_assert_cmpint(kill(qtest_pid(p.d->r->qts), SIGCONT), ==, 0);
+    pair_end(&p);
+}
+
+/*
  * Postcopy: the source has sent all that the destination needs to start, but
  * whether it does is not known yet
  */
@@ -621,6 +800,13 @@ int main(int argc, char **argv)
         case_add(PREFIX "destination-takes/stopped", test_destination_takes,
                  "stopped");
         case_add(PREFIX "destination-holds", test_destination_holds, NULL);
+        case_add(PREFIX "destination-told", test_destination_told, NULL);
+        case_add(PREFIX "source-lingers/signal", test_source_lingers, NULL);
+        case_add(PREFIX "source-lingers/qmp", test_source_lingers, "qmp");
+        case_add(PREFIX "source-lingers/limit", test_source_lingers_no_more,
+                 NULL);
+        case_add(PREFIX "source-lingers/twice", test_source_lingers_no_more,
+                 "twice");
         case_add(PREFIX "postcopy/completed", test_postcopy, NULL);
         case_add(PREFIX "postcopy/lost", test_postcopy, "lost");
         case_add(PREFIX "colo", test_colo, NULL);

@@ -178,6 +178,19 @@ void check_handed_over(Machine *m)
     assert_stat(m->r, "f0", "output.stats.errors", 0);
 }
 
+void send_announcement(Machine *m)
+{
+    static const uint8_t mac[6] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
+    uint8_t packet[60] = { [12] = 0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3 };
+
+    memset(packet, 0xff, 6);
+    memcpy(packet + 6, mac, 6);
+    memcpy(packet + 22, mac, 6);
+    memcpy(packet + 32, mac, 6);
+    send_raw(m->x->outside, packet, sizeof(packet));
+    rig_wait_stat(m->r, "f0", "input.stats.discarded", 1);
+}
+
 /*
  * Migration, into a stream that the test reads or doesn't
  */

@@ -82,6 +82,11 @@ void expect_going_on(Machine *m);
  */
 void check_handed_over(Machine *m);
 
+/**
+ * send_announcement() - The guest is announced elsewhere, by QEMU
+ */
+void send_announcement(Machine *m);
+
 /*
  * Migration, into a stream that the test reads or doesn't
  */

@@ -353,20 +353,6 @@ static void end_cont(Machine *m, const SwitchCase *c)
     assert_stat(m->r, "f0", "output.stats.lost", 0);
 }
 
-/* The guest has been announced elsewhere: QEMU's RARP request. */
-static void send_announcement(Machine *m)
-{
-    static const uint8_t mac[6] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
-    uint8_t packet[60] = { [12] = 0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3 };
-
-    memset(packet, 0xff, 6);
-    memcpy(packet + 6, mac, 6);
-    memcpy(packet + 22, mac, 6);
-    memcpy(packet + 32, mac, 6);
-    send_raw(m->x->outside, packet, sizeof(packet));
-    rig_wait_stat(m->r, "f0", "input.stats.discarded", 1);
-}
-
 /* Then what has been handed over is gone; all the rest is the guest's. */
 static void end_announced_cont(Machine *m, const SwitchCase *c)
 {

@@ -58,6 +58,30 @@ static void test_kind(void)
     g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==, HANDOVER_OWN);
 }
 
+static void test_mark(void)
+{
+    static const HandoverMark marks[] = {
+        HANDOVER_HELLO, HANDOVER_RUNS, HANDOVER_END, HANDOVER_TAKEN,
+    };
+    uint8_t frame[LEN];
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(marks); i++) {
+        handover_mark_fill(frame, marks[i]);
+        g_assert_cmpint(handover_mark(frame, LEN), ==, marks[i]);
+        g_assert_cmpint(handover_mark(frame, LEN - 1), ==, HANDOVER_NO_MARK);
+        /* One that the network sends is none. */
+        g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==,
+                        HANDOVER_OWN);
+        /* No guest has the address: it is one guest's alone, and local. */
+        g_assert_cmpint(frame[0] & 3, ==, 2);
+    }
+    frame[0] ^= 0x10;
+    g_assert_cmpint(handover_mark(frame, LEN), ==, HANDOVER_NO_MARK);
+    fill(frame, false, client);
+    g_assert_cmpint(handover_mark(frame, LEN), ==, HANDOVER_NO_MARK);
+}
+
 static void test_source(void)
 {
     HandoverSource s = {};
@@ -72,6 +96,96 @@ static void test_source(void)
     g_assert_true(handover_source_takes(&s, HANDOVER_FLOODED, 1009));
     g_assert_false(handover_source_takes(&s, HANDOVER_FLOODED, 1010));
     g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 5000));
+}
+
+/* Once the order has ended, what is flooded is not handed over. */
+static void test_source_ended(void)
+{
+    HandoverSource s = { .ended = true };
+
+    g_assert_false(handover_source_takes(&s, HANDOVER_FLOODED, 10));
+    g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 10));
+}
+
+typedef struct EndsCase {
+    HandoverSource source;
+    int64_t now;
+    bool ends;
+} EndsCase;
+
+static const EndsCase ends_cases[] = {
+    /* Neither barrier nor a word that the guest runs. */
+    { { .marks = true, .looks = 9 }, 5000, false },
+    { { .marks = true, .barrier = true, .barrier_at = 1000, .looks = 3 },
+      1004, false },
+    { { .marks = true, .barrier = true, .barrier_at = 1000, .looks = 3 },
+      1005, true },
+    /* The same to one that does not know marks; or nobody has looked. */
+    { { .barrier = true, .barrier_at = 1000, .looks = 3 }, 1005, false },
+    { { .marks = true, .barrier = true, .barrier_at = 1000, .looks = 2 },
+      1005, false },
+    { { .marks = true, .barrier = true, .barrier_at = 1000, .heard_at = 1003,
+        .looks = 3 }, 1007, false },
+    { { .marks = true, .barrier = true, .barrier_at = 1000, .heard_at = 1003,
+        .looks = 3 }, 1008, true },
+    { { .marks = true, .barrier = true, .ended = true, .looks = 3 }, 1005,
+      false },
+    /* No barrier comes through. */
+    { { .marks = true, .runs = true, .runs_at = 1000, .looks = 3 }, 1099,
+      false },
+    { { .marks = true, .runs = true, .runs_at = 1000, .looks = 3 }, 1100,
+      true },
+    { { .marks = true, .runs = true, .runs_at = 1000, .heard_at = 1090,
+        .looks = 3 }, 1189, false },
+    { { .marks = true, .runs = true, .runs_at = 1000, .barrier = true,
+        .barrier_at = 1010, .looks = 3 }, 1015, true },
+};
+
+static void test_ends(void)
+{
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(ends_cases); i++) {
+        const EndsCase *c = &ends_cases[i];
+
+        g_assert_cmpint(handover_source_ends(&c->source, c->now), ==,
+                        c->ends);
+    }
+}
+
+/* A packet is a sign that nobody has looked since. */
+static void test_looks(void)
+{
+    HandoverSource s = { .looks = 5 };
+
+    handover_source_takes(&s, HANDOVER_FLOODED, 10);
+    handover_source_takes(&s, HANDOVER_OWN, 10);
+    g_assert_cmpuint(s.looks, ==, 5);
+    g_assert_cmpint(s.heard_at, ==, 0);
+    handover_source_takes(&s, HANDOVER_UNICAST, 10);
+    g_assert_cmpuint(s.looks, ==, 0);
+    g_assert_cmpint(s.heard_at, ==, 10);
+}
+
+static void test_lingers(void)
+{
+    HandoverSource s = { .since = 500, .quit_at = 1000 };
+
+    g_assert_true(handover_source_lingers(&s, false, 1000));
+    g_assert_true(handover_source_lingers(&s, false, 2999));
+    g_assert_false(handover_source_lingers(&s, false, 3000));
+    g_assert_false(handover_source_lingers(&s, true, 1000));
+    s.heard_at = 950;
+    g_assert_true(handover_source_lingers(&s, true, 1049));
+    g_assert_false(handover_source_lingers(&s, true, 1050));
+    s.marks = true;
+    /* The destination's guest is paused: that can take for ever. */
+    g_assert_false(handover_source_lingers(&s, true, 1000));
+    g_assert_true(handover_source_lingers(&s, false, 1000));
+    s.runs = true;
+    g_assert_true(handover_source_lingers(&s, true, 2999));
+    s.taken = true;
+    g_assert_false(handover_source_lingers(&s, true, 1050));
 }
 
 static void test_lends(void)
@@ -117,6 +231,19 @@ static const HoldCase cases[] = {
       300, -1 },
     { { .connected = true, .waiting = true, .begun_at = 100 }, 2100,
       HOLD_END(LIMIT) },
+    /* A source that tells. */
+    { { .connected = true, .marks = true, .direct = true, .begun_at = 100 },
+      2099, -1 },
+    { { .connected = true, .marks = true, .ended = true, .begun_at = 100 },
+      100, HOLD_END(TOLD) },
+    { { .connected = true, .marks = true, .ended = true, .waiting = true,
+        .begun_at = 100 }, 101, -1 },
+    { { .connected = true, .marks = true, .begun_at = 100 }, 2100,
+      HOLD_END(LIMIT) },
+    { { .connected = true, .marks = true, .ended = true, .again = true,
+        .begun_at = 100 }, 104, -1 },
+    { { .connected = true, .marks = true, .ended = true, .again = true,
+        .begun_at = 100 }, 105, HOLD_END(SILENT) },
     { { .connected = true, .begun_at = 100, .heard_at = 2098 }, 2099, -1 },
     { { .connected = true, .begun_at = 100, .heard_at = 2098 }, 2100,
       HOLD_END(LIMIT) },
@@ -181,6 +308,11 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/handover/kind", test_kind);
     g_test_add_func("/handover/source", test_source);
+    g_test_add_func("/handover/mark", test_mark);
+    g_test_add_func("/handover/source/ended", test_source_ended);
+    g_test_add_func("/handover/source/ends", test_ends);
+    g_test_add_func("/handover/source/looks", test_looks);
+    g_test_add_func("/handover/source/lingers", test_lingers);
     g_test_add_func("/handover/lends", test_lends);
     g_test_add_func("/handover/hold", test_hold);
     g_test_add_func("/handover/once", test_once);
