@@ -383,9 +383,8 @@ bool redirector_chain_is_done(RedirectorSink *parent)
 {
     NetClientState *nc = sink_netdev(parent);
 
-    return !get_vhost_net(nc) || !nc->peer ||
-           (qemu_can_send_packet(nc) &&
-            qemu_net_queue_flush(nc->peer->incoming_queue));
+    return !nc->peer || (qemu_can_send_packet(nc) &&
+                         qemu_net_queue_flush(nc->peer->incoming_queue));
 }
 
 static EndState sink_state(RedirectorSink *parent)

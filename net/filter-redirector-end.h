@@ -342,8 +342,8 @@ RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
                                       bool two_way);
 
 /**
- * redirector_chain_is_done() - Has the NIC taken all?  Only then can vhost take
- *                              the NIC over.
+ * redirector_chain_is_done() - Has the NIC taken all?  Only then can vhost, or
+ *                              another queue, go on.
  * @s: sink
  */
 bool redirector_chain_is_done(RedirectorSink *s);

@@ -23,6 +23,13 @@
 /* What came directly goes to the guest in that time, or is lost. */
 #define END_MS 1000
 
+/*
+ * The guest gets all through the NIC's first queue until the hold is over.
+ * Those that come in other queues then must not overtake what it has got in the
+ * first one and not looked at yet.
+ */
+#define SETTLE_MS 100
+
 /* What doesn't fit waits in the TAP's queue. */
 #define QUEUE_SIZE (16 * MiB)
 
@@ -41,6 +48,8 @@ struct RedirectorHold {
     HoldState state;
     HandoverHold facts;
     HandoverHoldEnd how;        /* it ended */
+    int64_t given_at;           /* nothing was left, or 0 */
+    bool several;               /* queues */
     PacketStream queue;
     HandoverOnce once;          /* flooded frames that the peer sent */
     unsigned before;            /* the peer's that go before those held back */
@@ -170,13 +179,19 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
 {
     h->state = HOLD_ENDS;
     h->how = how;
+    h->given_at = 0;
     h->before = input_queued(h);
 }
 
-static bool all_given(const RedirectorHold *h)
+static bool all_given(RedirectorHold *h, int64_t now)
 {
-    return !h->before && !h->queue.packets &&
-           redirector_chain_is_done(h->chain);
+    if (h->before || h->queue.packets || !redirector_chain_is_done(h->chain)) {
+        return false;
+    }
+    if (!h->given_at) {
+        h->given_at = now;
+    }
+    return !h->several || now - h->given_at >= SETTLE_MS;
 }
 
 static void look(RedirectorHold *h)
@@ -196,7 +211,7 @@ static void look(RedirectorHold *h)
         hold_end(h, how);
     }
     if (h->state == HOLD_ENDS &&
-        (all_given(h) ||
+        (all_given(h, now) ||
          now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS)) {
         hold_off(h);
     }
@@ -479,6 +494,8 @@ RedirectorHold *redirector_hold_new(RedirectorOwner *owner,
     h->sink.role = SWITCHOVER_DELIVER;
     h->input = input;
     h->chain = chain;
+    h->several = qemu_find_net_clients_except(owner->nf->netdev_id, NULL,
+                                              NET_CLIENT_DRIVER_NIC, 0) > 1;
     h->tick = timer_new_ms(QEMU_CLOCK_REALTIME, hold_tick, h);
     /* It may have been connected before. */
     if (input && input->ops->state(input) == END_STATE(ACTIVE)) {

@@ -146,7 +146,7 @@ SCENARIOS = [
     *failing("killed-before-cont", killed_before_cont),
     *failing("killed-at-switchover", killed_at_switchover),
     *both("two-cards", move, domain=Domain(cards=2)),
-    *both("two-queues", move, domain=Domain(queues=2), lossless=False),
+    *both("two-queues", move, domain=Domain(queues=2)),
     *both("virt-install", move_installed, domain=Domain(installed=True)),
     *both("guest-bridge", move, domain=Domain(bridge=True), lossless=False),
 ]
