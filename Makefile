@@ -21,7 +21,7 @@ PATCHES := patches patches/bases $(wildcard patches/*.patch patches/*/ patches/*
 
 # The groups of tests that `make check` runs, in this order. Each has a target
 # check-GROUP that writes build/check/GROUP.tap; scripts/tally.py sums them up.
-CHECK_GROUPS := lint kernel series qemu sanitize fuzz qmp faults migrations chaos lab
+CHECK_GROUPS := lint kernel series qemu sanitize fuzz qmp faults migrations chaos lab libvirt
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:

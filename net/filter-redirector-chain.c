@@ -218,8 +218,16 @@ RedirectorSource *redirector_chain_source(RedirectorOwner *owner,
 #define AHEAD_PACKETS 8192
 #define AHEAD_BYTES (4 * MiB)
 
+/*
+ * The guest gets all through the NIC's first queue.  What comes in other queues
+ * then must not overtake what it has got in the first one and not looked at
+ * yet.
+ */
+#define SETTLE_MS 100
+
 typedef struct ChainSink {
     RedirectorSink parent;
+    bool several;               /* queues of the netdev */
     bool copies;
     bool two_way;
     unsigned ahead;             /* packets since the NIC last took some */
@@ -379,12 +387,19 @@ static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
     return i;
 }
 
-bool redirector_chain_is_done(RedirectorSink *parent)
+bool redirector_chain_is_done(RedirectorSink *parent, int64_t *since)
 {
     NetClientState *nc = sink_netdev(parent);
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
 
-    return !nc->peer || (qemu_can_send_packet(nc) &&
-                         qemu_net_queue_flush(nc->peer->incoming_queue));
+    if (nc->peer && !(qemu_can_send_packet(nc) &&
+                      qemu_net_queue_flush(nc->peer->incoming_queue))) {
+        return false;
+    }
+    if (!*since) {
+        *since = now;
+    }
+    return !CHAIN_SINK(parent)->several || now - *since >= SETTLE_MS;
 }
 
 static EndState sink_state(RedirectorSink *parent)
@@ -426,6 +441,8 @@ RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
     s->parent.role = SWITCHOVER_DELIVER;
     s->copies = copies;
     s->two_way = two_way;
+    s->several = qemu_find_net_clients_except(owner->nf->netdev_id, NULL,
+                                              NET_CLIENT_DRIVER_NIC, 0) > 1;
     s->retry = timer_new_us(QEMU_CLOCK_REALTIME, sink_retry, s);
     return &s->parent;
 }

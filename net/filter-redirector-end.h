@@ -345,8 +345,9 @@ RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
  * redirector_chain_is_done() - Has the NIC taken all?  Only then can vhost, or
  *                              another queue, go on.
  * @s: sink
+ * @since: the caller's: 0, then since when it has
  */
-bool redirector_chain_is_done(RedirectorSink *s);
+bool redirector_chain_is_done(RedirectorSink *s, int64_t *since);
 
 /*
  * What comes to the netdev of a guest that has just moved here is held back

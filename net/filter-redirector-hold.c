@@ -23,13 +23,6 @@
 /* What came directly goes to the guest in that time, or is lost. */
 #define END_MS 1000
 
-/*
- * The guest gets all through the NIC's first queue until the hold is over.
- * Those that come in other queues then must not overtake what it has got in the
- * first one and not looked at yet.
- */
-#define SETTLE_MS 100
-
 /* What doesn't fit waits in the TAP's queue. */
 #define QUEUE_SIZE (16 * MiB)
 
@@ -49,7 +42,6 @@ struct RedirectorHold {
     HandoverHold facts;
     HandoverHoldEnd how;        /* it ended */
     int64_t given_at;           /* nothing was left, or 0 */
-    bool several;               /* queues */
     PacketStream queue;
     HandoverOnce once;          /* flooded frames that the peer sent */
     unsigned before;            /* the peer's that go before those held back */
@@ -183,15 +175,10 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
     h->before = input_queued(h);
 }
 
-static bool all_given(RedirectorHold *h, int64_t now)
+static bool all_given(RedirectorHold *h)
 {
-    if (h->before || h->queue.packets || !redirector_chain_is_done(h->chain)) {
-        return false;
-    }
-    if (!h->given_at) {
-        h->given_at = now;
-    }
-    return !h->several || now - h->given_at >= SETTLE_MS;
+    return !h->before && !h->queue.packets &&
+           redirector_chain_is_done(h->chain, &h->given_at);
 }
 
 static void look(RedirectorHold *h)
@@ -211,7 +198,7 @@ static void look(RedirectorHold *h)
         hold_end(h, how);
     }
     if (h->state == HOLD_ENDS &&
-        (all_given(h, now) ||
+        (all_given(h) ||
          now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS)) {
         hold_off(h);
     }
@@ -271,8 +258,11 @@ void redirector_hold_peer(RedirectorHold *h, bool open)
 
     h->facts.connected = open;
     h->facts.marks = h->facts.ended = h->answered = false;
-    if (open && !h->was_on) {
+    if (open && (!h->was_on || is_on(h))) {
         redirector_chardev_say(h->input, HANDOVER_HELLO);
+    }
+    if (open && is_on(h)) {
+        redirector_chardev_say(h->input, HANDOVER_RUNS);
     }
     if (!open && was && h->state == HOLD_ARMED) {
         /* What comes from now on comes to nobody else. */
@@ -494,8 +484,6 @@ RedirectorHold *redirector_hold_new(RedirectorOwner *owner,
     h->sink.role = SWITCHOVER_DELIVER;
     h->input = input;
     h->chain = chain;
-    h->several = qemu_find_net_clients_except(owner->nf->netdev_id, NULL,
-                                              NET_CLIENT_DRIVER_NIC, 0) > 1;
     h->tick = timer_new_ms(QEMU_CLOCK_REALTIME, hold_tick, h);
     /* It may have been connected before. */
     if (input && input->ops->state(input) == END_STATE(ACTIVE)) {

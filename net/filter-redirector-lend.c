@@ -44,6 +44,7 @@ struct RedirectorLend {
     uint64_t discarded;
     uint64_t returned;          /* packets */
     int64_t returns_since;
+    int64_t given_at;           /* nothing was left, or 0 */
     QEMUTimer *tick;
 };
 
@@ -96,6 +97,9 @@ void redirector_lend_begin(RedirectorLend *l, bool lends)
     l->facts = (HandoverSource) {
         .since = now_ms(),
         .marks = l->facts.marks,
+        /* It may have begun before this side has seen that all is sent. */
+        .runs = l->facts.runs,
+        .runs_at = l->facts.runs_at,
     };
     l->returned = 0;
     if (lends) {
@@ -106,8 +110,9 @@ void redirector_lend_begin(RedirectorLend *l, bool lends)
 
 void redirector_lend_return(RedirectorLend *l)
 {
-    l->left = false;
+    l->left = l->facts.runs = false;
     l->returns_since = now_ms();
+    l->given_at = 0;
     if (l->state == LEND_LENDS && handover_lends(&l->facts, now_ms()) &&
         (l->kept.packets || redirector_chain_queued(l->chain))) {
         timer_mod(l->tick, l->returns_since + TICK_MS);
@@ -125,10 +130,10 @@ void redirector_lend_give_up(RedirectorLend *l)
     }
 }
 
-static bool all_returned(const RedirectorLend *l)
+static bool all_returned(RedirectorLend *l)
 {
     return !l->kept.packets && !redirector_chain_queued(l->chain) &&
-           redirector_chain_is_done(l->guest);
+           redirector_chain_is_done(l->guest, &l->given_at);
 }
 
 /* Has all been sent that has come until now? */
@@ -167,7 +172,7 @@ void redirector_lend_said(RedirectorLend *l, HandoverMark mark)
 {
     switch (mark) {
     case HANDOVER_NO_MARK:
-        l->facts.marks = false;
+        l->facts.marks = l->facts.runs = false;
         break;
     case HANDOVER_HELLO:
         l->facts.marks = redirector_chardev_mark(l->output, HANDOVER_HELLO);
@@ -408,9 +413,21 @@ RedirectorLend *redirector_lend_new(RedirectorOwner *owner,
     return l;
 }
 
+/* The object goes: what the guest takes now is all it gets. */
+static void give_all(RedirectorLend *l)
+{
+    PacketFrame f;
+
+    while (lend_read(&l->source, &f, 1) &&
+           l->guest->ops->put(l->guest, &f, 1)) {
+        lend_release(&l->source, &f, 1);
+    }
+}
+
 void redirector_lend_free(RedirectorLend *l)
 {
     if (l) {
+        give_all(l);
         redirector_lend_give_up(l);
         timer_free(l->tick);
         g_free(l);
