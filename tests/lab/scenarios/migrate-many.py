@@ -49,6 +49,9 @@ def move(lab, here, there, capability, ending):
     lab.finish_migration(here, there, started)
     if lab.late:
         lab.announce(here, there)
+    else:
+        there.qmp.event("FILTER_REDIRECTOR_TAKEN_OVER", 10, started)
+        here.qmp.event("FILTER_REDIRECTOR_HANDED_OVER", 10, started)
     return there
 
 
