@@ -373,7 +373,8 @@ static void hand_over_collected(RedirectorLend *l)
     NetClientState *nc = lend_filter(l)->netdev;
     PacketFrame f;
 
-    while (l->left && l->source.on && packet_stream_peek(&l->collected, 0, &f, 1)) {
+    while (l->left && l->source.on &&
+           packet_stream_peek(&l->collected, 0, &f, 1)) {
         size_t len = f.len;
 
         redirector_hdr_read(nc, &f);
