@@ -302,6 +302,39 @@ static void test_keep_full(const void *unused)
     tap_free(&t);
 }
 
+static int packet_socket(const Tap *t, uint16_t protocol)
+{
+    struct sockaddr_ll addr = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(protocol),
+        .sll_ifindex = if_nametoindex(t->name),
+    };
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+    return fd;
+}
+
+/*
+ * Waits for packets of the guest at a socket that is older than the capture's:
+ * the kernel serves the youngest first.
+ */
+static void await_seen(int witness, unsigned n)
+{
+    GPollFD pfd = { .fd = witness, .events = G_IO_IN };
+    struct sockaddr_ll from;
+    uint8_t byte;
+
+    while (n) {
+        socklen_t len = sizeof(from);
+
+        g_assert_cmpint(g_poll(&pfd, 1, 10 * 1000), ==, 1);
+        g_assert_cmpint(recvfrom(witness, &byte, 1, 0,
+                                 (struct sockaddr *)&from, &len), ==, 1);
+        n -= from.sll_pkttype != PACKET_OUTGOING;
+    }
+}
+
 /*
  * Throwing away: what was captured before, and nothing else
  */
@@ -310,9 +343,11 @@ static void test_discard(const void *unused)
 {
     PacketCapture *c;
     unsigned i;
+    int witness;
     Tap t;
 
     tap_new(&t);
+    witness = packet_socket(&t, ETH_P_ALL);
     c = capture(&t);
     packet_capture_discard(c);
     for (i = 0; i < 3; i++) {
@@ -326,6 +361,8 @@ static void test_discard(const void *unused)
     for (; i < 9; i++) {
         guest_send(&t, 60, i);
     }
+    await_seen(witness, i);
+    close(witness);
     packet_capture_discard(c);
     for (; i < 12; i++) {
         guest_send(&t, 60, i);
@@ -546,19 +583,6 @@ static void test_cut_super(const void *unused)
 /*
  * Passed sockets
  */
-
-static int packet_socket(const Tap *t, uint16_t protocol)
-{
-    struct sockaddr_ll addr = {
-        .sll_family = AF_PACKET, .sll_protocol = htons(protocol),
-        .sll_ifindex = if_nametoindex(t->name),
-    };
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
-
-    g_assert_cmpint(fd, >=, 0);
-    g_assert_cmpint(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
-    return fd;
-}
 
 static int option(int fd, int level, int name)
 {
