@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from act import Act
+from command import Command, Insecure
 from domain import NAME, Domain
 from rig import RigError
 
@@ -113,6 +114,7 @@ class Scenario:
     rate: int = 1000            # unicast packets a second, to each network card
     broadcasts: int = 100       # broadcast packets a second
     lossless: bool = False      # judged: every packet once, in order
+    actor: type[Act] = Act      # by virsh, or by our command
 
     def at(self, rate: int) -> "Scenario":
         return replace(self, name=f"{self.name}-{rate}", rate=rate)
@@ -132,6 +134,12 @@ def failing(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario
     return [replace(stock, lossless=True), taken]
 
 
+def command(name: str, act: Callable[..., None], **more: Any) -> Scenario:
+    """By the one command that users have: all that virsh does, and nothing left behind."""
+    return Scenario(f"command-{name}", act, True,
+                    **{"lossless": True, "actor": Command, "rate": STAYING_RATE, **more})
+
+
 WITH_DISK = Domain(disk=True)
 SCENARIOS = [
     *both("move", move),
@@ -148,6 +156,7 @@ SCENARIOS = [
     *both("two-cards", move, domain=Domain(cards=2)),
     *both("two-queues", move, domain=Domain(queues=2)),
     *both("virt-install", move_installed, domain=Domain(installed=True)),
+    command("move-insecure", move, actor=Insecure),
     *both("guest-bridge", move, domain=Domain(bridge=True), lossless=False),
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
