@@ -288,8 +288,9 @@ static bool sink_room(RedirectorSink *parent)
         s->ahead_bytes = 0;
         return true;
     }
-    return !get_vhost_net(nc) && s->ahead < AHEAD_PACKETS &&
-           s->ahead_bytes < AHEAD_BYTES;
+    /* A driver that starts the NIC finds an empty queue. */
+    return parent->role != SWITCHOVER_RETURN && !get_vhost_net(nc) &&
+           s->ahead < AHEAD_PACKETS && s->ahead_bytes < AHEAD_BYTES;
 }
 
 static void sink_take(RedirectorSink *parent, PacketFrame *f)

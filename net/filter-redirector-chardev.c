@@ -88,6 +88,17 @@ Chardev *redirector_find_chardev(const char *property, const char *id,
     return NULL;
 }
 
+/* A batch of packets is one write: nothing is gained by waiting for more. */
+static void dont_delay(CharFrontend *fe)
+{
+    SocketChardev *s = (SocketChardev *)
+        object_dynamic_cast(OBJECT(fe->chr), TYPE_CHARDEV_SOCKET);
+
+    if (s && s->ioc) {
+        qio_channel_set_delay(s->ioc, false);
+    }
+}
+
 /* Source */
 
 typedef struct ChardevSource {
@@ -173,6 +184,7 @@ static void source_event(void *opaque, QEMUChrEvent event)
         s->mute = false;
         /* If a packet waits for what follows, nothing does. */
         s->fresh = !s->rx.packets;
+        dont_delay(&s->chr);
         s->parent.owner->peer(s->parent.owner, event == CHR_EVENT_OPENED);
         s->parent.owner->run_later(s->parent.owner);
     }
@@ -594,6 +606,7 @@ static void sink_event(void *opaque, QEMUChrEvent event)
     }
     if (event == CHR_EVENT_CLOSED || event == CHR_EVENT_OPENED) {
         s->reads = s->lossless;
+        dont_delay(&s->chr);
         s->parent.owner->said(s->parent.owner, HANDOVER_NO_MARK);
         s->parent.owner->run_later(s->parent.owner);
     }

@@ -430,6 +430,31 @@ RedirectorSource *redirector_lend_source(RedirectorLend *l);
 RedirectorSink *redirector_lend_sink(RedirectorLend *l);
 
 /**
+ * redirector_lend_collect() - The guest is stopped and about to leave
+ *
+ * What comes from now on is collected in memory, by a thread, for a TAP's
+ * queue is short and the main loop may stand still.  It is the guest's until
+ * that has left.
+ *
+ * redirector_lend_wait() - It does not leave, but is still stopped
+ */
+void redirector_lend_collect(RedirectorLend *l);
+void redirector_lend_wait(RedirectorLend *l);
+
+/**
+ * redirector_lend_receive() - The chain brings a packet that QEMU had read
+ *
+ * Return: false if it is not to be collected
+ */
+bool redirector_lend_receive(RedirectorLend *l, const struct iovec *iov,
+                             int iovcnt);
+
+/**
+ * redirector_lend_queued() - How many packets have been collected and wait
+ */
+unsigned redirector_lend_queued(const RedirectorLend *l);
+
+/**
  * redirector_lend_begin() - The guest has left
  * @lends: it may be run here again: only what it gets then may be taken
  *

@@ -47,6 +47,12 @@ static void set_lend(Redirector *r, SwitchoverPhase before)
         redirector_lend_begin(r->lend, !r->enable_when_running);
     } else if (r->phase == PHASE_RUNNING && before != PHASE_RUNNING) {
         redirector_lend_return(r->lend);
+    } else if (r->phase == PHASE_STOPPED || r->phase == PHASE_LEAVING) {
+        if (r->migrating && !r->enable_when_running) {
+            redirector_lend_collect(r->lend);
+        } else {
+            redirector_lend_wait(r->lend);
+        }
     } else if (r->phase == PHASE_LOCAL || r->phase == PHASE_INCOMING) {
         redirector_lend_give_up(r->lend);
     }
@@ -70,6 +76,9 @@ static void settle(Redirector *r, SwitchoverEvent event)
     SwitchoverPhase before = r->phase;
 
     r->phase = switchover_next(before, event, runstate_get());
+    r->migrating = event == SWITCHOVER_SETUP ||
+                   (r->migrating && event != SWITCHOVER_DONE &&
+                    event != SWITCHOVER_FAILED);
     trace_redirector_phase(r->owner.id, FilterRedirectorPhase_str(before),
                            event, FilterRedirectorPhase_str(r->phase));
     if (r->phase == PHASE_LEAVING) {

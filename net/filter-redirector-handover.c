@@ -116,7 +116,7 @@ bool handover_source_ends(const HandoverSource *s, int64_t now)
 
     return s->marks && !s->ended && (s->barrier || s->runs) &&
            s->looks >= HANDOVER_LOOKS &&
-           silent >= (s->barrier ? HANDOVER_DRY_MS : HANDOVER_QUIET_MS);
+           silent >= (s->barrier ? HANDOVER_DRY_MS : HANDOVER_NO_BARRIER_MS);
 }
 
 static bool is_silent(const HandoverSource *s, int64_t now)

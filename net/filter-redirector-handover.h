@@ -128,7 +128,7 @@ bool handover_lends(const HandoverSource *s, int64_t now);
  * some times: who did not look has not seen that there is nothing.
  */
 #define HANDOVER_DRY_MS 5
-#define HANDOVER_QUIET_MS 100
+#define HANDOVER_NO_BARRIER_MS 300
 #define HANDOVER_LOOKS 3
 
 /**
@@ -137,6 +137,9 @@ bool handover_lends(const HandoverSource *s, int64_t now);
  * @now: ms
  */
 bool handover_source_ends(const HandoverSource *s, int64_t now);
+
+/* Nothing comes any more if nothing has come for so long. */
+#define HANDOVER_QUIET_MS 100
 
 /**
  * handover_source_done() - Is nothing lost any more if QEMU ends?

@@ -492,9 +492,25 @@ RedirectorHold *redirector_hold_new(RedirectorOwner *owner,
     return h;
 }
 
+/* The object goes: what the guest takes now is all it gets. */
+static void give_all(RedirectorHold *h)
+{
+    PacketFrame f;
+
+    if (is_on(h)) {
+        h->state = HOLD_ENDS;
+        h->before = 0;
+    }
+    while (hold_read(&h->source, &f, 1) &&
+           h->chain->ops->put(h->chain, &f, 1)) {
+        hold_release(&h->source, &f, 1);
+    }
+}
+
 void redirector_hold_free(RedirectorHold *h)
 {
     if (h) {
+        give_all(h);
         redirector_hold_give_up(h);
         timer_free(h->tick);
         g_free(h);

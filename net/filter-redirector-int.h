@@ -48,6 +48,7 @@ struct Redirector {
     QEMUBH *bh;
 
     SwitchoverPhase phase;
+    bool migrating;             /* to another host */
     QEMUTimer *leaving;         /* to ask whether the guest has left */
     VMChangeStateEntry *vm_change;
     NotifierWithReturn migration;

@@ -7,9 +7,11 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/iov.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qapi/qapi-events-filter-redirector.h"
+#include "net/packet-collect.h"
 #include "net/packet-stream.h"
 #include "filter-redirector-end.h"
 #include "trace.h"
@@ -21,10 +23,12 @@
 #define RETURN_MS 2000
 
 /* What doesn't fit waits in the TAP's queue. */
+#define COLLECTED_SIZE (32 * MiB)
 #define KEPT_SIZE (32 * MiB)
 
 typedef enum LendState {
     LEND_OFF,                   /* what is handed over is gone */
+    LEND_COLLECTS,              /* nothing is handed over yet */
     LEND_LENDS,                 /* it is kept as well */
     LEND_RETURNS,               /* the guest goes on here, and gets it first */
 } LendState;
@@ -37,7 +41,9 @@ struct RedirectorLend {
     RedirectorSink *guest;      /* where it is given back */
     LendState state;
     HandoverSource facts;
-    PacketStream kept;
+    PacketStream collected;     /* to be handed over; as the TAP has them */
+    PacketCollect *collect;     /* who fills it now, or NULL */
+    PacketStream kept;          /* handed over */
     bool left;                  /* the guest has */
     bool told;                  /* that QEMU may be ended */
     uint64_t packets;           /* handed over */
@@ -75,22 +81,94 @@ static void set_state(RedirectorLend *l, LendState state)
     }
 }
 
+/* What has been handed over is not the guest's any more. */
 static void lend_end(RedirectorLend *l)
 {
     trace_redirector_lend_end(l->source.owner->id, l->kept.packets,
                               l->returned);
-    if (l->state == LEND_RETURNS) {
-        l->guest->stats.lost += l->kept.packets;
-    }
     packet_stream_destroy(&l->kept);
     set_state(l, LEND_OFF);
 }
 
+static void stop_collecting(RedirectorLend *l)
+{
+    packet_collect_stop(l->collect);
+    l->collect = NULL;
+}
+
+/* All is gone. */
+static void lose(RedirectorLend *l)
+{
+    stop_collecting(l);
+    l->guest->stats.lost += l->collected.packets;
+    if (l->state == LEND_RETURNS) {
+        l->guest->stats.lost += l->kept.packets;
+    }
+    packet_stream_destroy(&l->collected);
+    if (l->state != LEND_OFF) {
+        lend_end(l);
+    }
+}
+
 /* Beginning and end */
+
+void redirector_lend_collect(RedirectorLend *l)
+{
+    NetFilterState *nf = lend_filter(l);
+
+    if (!nf->on || !l->output->ops->connected(l->output)) {
+        stop_collecting(l);
+        return;
+    }
+    if (l->collect ||
+        (l->state != LEND_OFF && l->state != LEND_COLLECTS)) {
+        return;
+    }
+    l->state = LEND_COLLECTS;
+    if (!l->collected.buf) {
+        packet_stream_init(&l->collected, COLLECTED_SIZE, true);
+        /* These come first. */
+        qemu_netfilter_take_queued(nf);
+    }
+    l->collect = packet_collect_start(nf->netdev, &l->collected);
+}
+
+void redirector_lend_wait(RedirectorLend *l)
+{
+    stop_collecting(l);
+}
+
+bool redirector_lend_receive(RedirectorLend *l, const struct iovec *iov,
+                             int iovcnt)
+{
+    size_t size = iov_size(iov, iovcnt);
+    size_t hdr_len = lend_filter(l)->netdev->vnet_hdr_len;
+    g_autofree uint8_t *buf = NULL;
+    struct iovec data;
+
+    if (l->state != LEND_COLLECTS || l->collect) {
+        return false;
+    }
+    buf = g_malloc(size);
+    iov_to_buf(iov, iovcnt, 0, buf, size);
+    if (size > hdr_len && size <= PACKET_LEN_MAX) {
+        data = (struct iovec) { buf + hdr_len, size - hdr_len };
+        packet_stream_put(&l->collected, buf, hdr_len, &data, 1);
+    }
+    return true;
+}
+
+unsigned redirector_lend_queued(const RedirectorLend *l)
+{
+    return l->collect ? 0 : l->collected.packets;
+}
 
 void redirector_lend_begin(RedirectorLend *l, bool lends)
 {
-    redirector_lend_give_up(l);
+    stop_collecting(l);
+    if (l->state == LEND_LENDS || l->state == LEND_RETURNS) {
+        lend_end(l);
+    }
     l->left = true;
     l->told = false;
     l->packets = l->discarded = 0;
@@ -102,9 +180,7 @@ void redirector_lend_begin(RedirectorLend *l, bool lends)
         .runs_at = l->facts.runs_at,
     };
     l->returned = 0;
-    if (lends) {
-        l->state = LEND_LENDS;
-    }
+    l->state = lends ? LEND_LENDS : LEND_OFF;
     timer_mod(l->tick, now_ms() + TICK_MS);
 }
 
@@ -113,33 +189,36 @@ void redirector_lend_return(RedirectorLend *l)
     l->left = l->facts.runs = false;
     l->returns_since = now_ms();
     l->given_at = 0;
-    if (l->state == LEND_LENDS && handover_lends(&l->facts, now_ms()) &&
-        (l->kept.packets || redirector_chain_queued(l->chain))) {
+    stop_collecting(l);
+    if (l->state == LEND_LENDS && !handover_lends(&l->facts, now_ms())) {
+        lend_end(l);
+    }
+    if (l->kept.packets || l->collected.packets ||
+        (l->state != LEND_OFF && redirector_chain_queued(l->chain))) {
         timer_mod(l->tick, l->returns_since + TICK_MS);
         set_state(l, LEND_RETURNS);
-    } else if (l->state == LEND_LENDS) {
-        lend_end(l);
+    } else {
+        lose(l);
     }
 }
 
 void redirector_lend_give_up(RedirectorLend *l)
 {
     l->left = false;
-    if (l->state != LEND_OFF) {
-        lend_end(l);
-    }
+    lose(l);
 }
 
 static bool all_returned(RedirectorLend *l)
 {
-    return !l->kept.packets && !redirector_chain_queued(l->chain) &&
+    return !l->kept.packets && !l->collected.packets &&
+           !redirector_chain_queued(l->chain) &&
            redirector_chain_is_done(l->guest, &l->given_at);
 }
 
 /* Has all been sent that has come until now? */
 static bool all_sent(const RedirectorLend *l)
 {
-    return !redirector_chain_queued(l->chain) &&
+    return !l->collected.packets && !redirector_chain_queued(l->chain) &&
            redirector_chardev_sent(l->output);
 }
 
@@ -201,7 +280,7 @@ static void look(RedirectorLend *l)
         lend_end(l);
     } else if (l->state == LEND_RETURNS && l->source.live &&
                (all_returned(l) || now - l->returns_since >= RETURN_MS)) {
-        lend_end(l);
+        lose(l);
     }
 }
 
@@ -239,7 +318,7 @@ static void lend_tick(void *opaque)
 
 static bool has_room(const RedirectorLend *l)
 {
-    return l->state == LEND_OFF || !l->kept.buf ||
+    return l->state != LEND_LENDS || !l->kept.buf ||
            packet_stream_room(&l->kept) >= PACKET_STREAM_FRAME_MAX;
 }
 
@@ -262,14 +341,10 @@ static HandoverKind kind_of(const RedirectorLend *l, const PacketFrame *f)
                          known);
 }
 
-static bool put_one(RedirectorLend *l, PacketFrame *f)
+static bool hand_over(RedirectorLend *l, PacketFrame *f)
 {
     if (!has_room(l)) {
         return false;
-    }
-    if (l->state == LEND_RETURNS) {
-        keep(l, f);
-        return true;
     }
     /*
      * What the guest's new host has anyway, or sent itself, is not handed
@@ -290,6 +365,38 @@ static bool put_one(RedirectorLend *l, PacketFrame *f)
         keep(l, f);
     }
     return true;
+}
+
+/* Those that were collected come first. */
+static void hand_over_collected(RedirectorLend *l)
+{
+    NetClientState *nc = lend_filter(l)->netdev;
+    PacketFrame f;
+
+    while (l->left && l->source.on &&
+           packet_stream_peek(&l->collected, 0, &f, 1)) {
+        size_t len = f.len;
+
+        redirector_hdr_read(nc, &f);
+        if (!hand_over(l, &f)) {
+            return;
+        }
+        packet_stream_drop(&l->collected, 1);
+        l->chain->stats.packets++;
+        l->chain->stats.bytes += len;
+    }
+}
+
+static bool put_one(RedirectorLend *l, PacketFrame *f)
+{
+    if (l->collected.packets) {
+        return false;
+    }
+    if (l->state != LEND_RETURNS) {
+        return hand_over(l, f);
+    }
+    f->dir = NET_FILTER_DIRECTION_TX;
+    return !l->kept.packets && l->guest->ops->put(l->guest, f, 1);
 }
 
 static unsigned sink_put(RedirectorSink *sink, PacketFrame *frames, unsigned n)
@@ -314,14 +421,19 @@ static bool sink_room(RedirectorSink *sink)
 {
     RedirectorLend *l = container_of(sink, RedirectorLend, sink);
 
-    return has_room(l) && (l->state == LEND_RETURNS ||
-                           l->output->ops->room(l->output));
+    if (l->collected.packets) {
+        return false;
+    }
+    return l->state == LEND_RETURNS
+           ? !l->kept.packets && l->guest->ops->room(l->guest)
+           : has_room(l) && l->output->ops->room(l->output);
 }
 
 static void sink_flush(RedirectorSink *sink, unsigned budget)
 {
     RedirectorLend *l = container_of(sink, RedirectorLend, sink);
 
+    hand_over_collected(l);
     if (l->output->ops->flush) {
         l->output->ops->flush(l->output, budget);
     }
@@ -345,6 +457,12 @@ static const RedirectorSinkOps lend_sink_ops = {
 
 /* What is given back */
 
+/* What was handed over comes before what was only collected. */
+static PacketStream *to_return(RedirectorLend *l)
+{
+    return l->kept.packets ? &l->kept : &l->collected;
+}
+
 static unsigned lend_read(RedirectorSource *source, PacketFrame *frames,
                           unsigned max)
 {
@@ -354,9 +472,12 @@ static unsigned lend_read(RedirectorSource *source, PacketFrame *frames,
     if (l->state != LEND_RETURNS || !source->live) {
         return 0;
     }
-    n = packet_stream_peek(&l->kept, 0, frames, max);
+    n = packet_stream_peek(to_return(l), 0, frames, max);
     for (i = 0; i < n; i++) {
         frames[i].dir = NET_FILTER_DIRECTION_TX;
+        if (!l->kept.packets) {
+            redirector_hdr_read(lend_filter(l)->netdev, &frames[i]);
+        }
     }
     return n;
 }
@@ -368,7 +489,7 @@ static void lend_release(RedirectorSource *source, const PacketFrame *frames,
 
     if (n) {
         l->returned += n;
-        packet_stream_drop(&l->kept, n);
+        packet_stream_drop(to_return(l), n);
     }
 }
 
@@ -413,11 +534,31 @@ RedirectorLend *redirector_lend_new(RedirectorOwner *owner,
     return l;
 }
 
+/* To the NIC's queue, where a stopped guest finds it. */
+static void give_collected(RedirectorLend *l)
+{
+    NetFilterState *nf = lend_filter(l);
+    PacketFrame f;
+
+    while (packet_stream_peek(&l->collected, 0, &f, 1)) {
+        struct iovec iov[] = { { f.hdr, f.hdr_len }, f.iov[0] };
+
+        qemu_netfilter_pass_to_next(nf->netdev, QEMU_NET_PACKET_FLAG_NONE,
+                                    f.hdr_len ? iov : iov + 1,
+                                    f.hdr_len ? 2 : 1, nf);
+        packet_stream_drop(&l->collected, 1);
+    }
+}
+
 /* The object goes: what the guest takes now is all it gets. */
 static void give_all(RedirectorLend *l)
 {
     PacketFrame f;
 
+    stop_collecting(l);
+    if (l->state == LEND_COLLECTS) {
+        give_collected(l);
+    }
     while (lend_read(&l->source, &f, 1) &&
            l->guest->ops->put(l->guest, &f, 1)) {
         lend_release(&l->source, &f, 1);

@@ -74,6 +74,9 @@ static FilterRedirectorEndpoint *query_output(Redirector *r)
     if (r->chain) {
         end->stats->queued += redirector_chain_queued(r->chain);
     }
+    if (r->lend) {
+        end->stats->queued += redirector_lend_queued(r->lend);
+    }
     return end;
 }
 

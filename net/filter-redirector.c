@@ -8,6 +8,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/iov.h"
 #include "filter-redirector-int.h"
 
 const char *redirector_id(NetFilterState *nf)
@@ -287,6 +288,9 @@ ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
                                unsigned flags, const struct iovec *iov,
                                int iovcnt)
 {
+    if (r->lend && redirector_lend_receive(r->lend, iov, iovcnt)) {
+        return iov_size(iov, iovcnt);
+    }
     return r->hold ? redirector_hold_receive(r->hold, sender, flags, iov,
                                              iovcnt) :
            r->chain ? redirector_chain_receive(r->chain, sender, flags, iov,

@@ -347,14 +347,17 @@ static void test_destination_told(const void *data)
 {
     Pair p = pair_migrated();
     Port *x = p.m->x, *y = p.d->y;
+    unsigned i;
 
     send_packets(x->outside, SIZE, 0, STEP);
     send_packets(y->outside, SIZE, 1000, STEP);
     run_destination(&p);
     send_packets(y->outside, SIZE, 2 * STEP, STEP);
-    /* Direct packets, and a silent source: without its word, that's the end. */
-    g_usleep(100 * 1000);
-    send_packets(x->outside, SIZE, STEP, STEP);
+    /* Direct packets, and a slow source: without its word, that's the end. */
+    for (i = 0; i < STEP; i++) {
+        g_usleep(30 * 1000);
+        send_packet(x->outside, SIZE, STEP + i);
+    }
     send_announcement(p.m);
     destination_expect(p.d, 0, 3 * STEP);
     expect_taken_over(&p, 2 * STEP, STEP);

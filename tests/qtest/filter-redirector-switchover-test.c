@@ -819,6 +819,35 @@ static void test_to_and_fro(const void *unused)
     machine_free(m);
 }
 
+/*
+ * More comes at the switchover than the TAP's queue holds.
+ * @data: the migration is cancelled
+ */
+static void test_long_switchover(const void *data)
+{
+    Machine *m = machine_start("", HAND_OVER);
+    unsigned i;
+
+    if_set_txqueuelen(m->x->ifname, 2 * STEP);
+    migrate_begin(m, PLACE_SWITCHOVER);
+    migrate_arrive(m, PLACE_SWITCHOVER);
+    rig_wait_phase(m->r, "f0", "stopped");
+    for (i = 0; i < 20; i++) {
+        send_step(m);
+        g_usleep(10 * 1000);
+    }
+    expect_nothing_more(m);
+    if (data) {
+        migrate_cancel(m);
+        rig_wait_phase(m->r, "f0", "running");
+        guest_gets_all(m);
+    } else {
+        migrate_complete(m, PLACE_SWITCHOVER);
+        check_handed_over(m);
+    }
+    machine_free(m);
+}
+
 /* The object is made when the machine has already got somewhere. */
 static void test_made_late(const void *unused)
 {
@@ -897,6 +926,8 @@ static void add_other_cases(void)
     case_add(PREFIX "full-nic/completed", test_full_nic, NULL);
     case_add(PREFIX "many-attempts", test_many_attempts, NULL);
     case_add(PREFIX "to-and-fro", test_to_and_fro, NULL);
+    case_add(PREFIX "long/completed", test_long_switchover, NULL);
+    case_add(PREFIX "long/cancelled", test_long_switchover, "cancelled");
     case_add(PREFIX "made-late", test_made_late, NULL);
     case_add(PREFIX "no-peer/connected", test_no_peer, NULL);
     case_add(PREFIX "no-peer/cont", test_no_peer, "cont");

@@ -131,12 +131,12 @@ static const EndsCase ends_cases[] = {
     { { .marks = true, .barrier = true, .ended = true, .looks = 3 }, 1005,
       false },
     /* No barrier comes through. */
-    { { .marks = true, .runs = true, .runs_at = 1000, .looks = 3 }, 1099,
+    { { .marks = true, .runs = true, .runs_at = 1000, .looks = 3 }, 1299,
       false },
-    { { .marks = true, .runs = true, .runs_at = 1000, .looks = 3 }, 1100,
+    { { .marks = true, .runs = true, .runs_at = 1000, .looks = 3 }, 1300,
       true },
     { { .marks = true, .runs = true, .runs_at = 1000, .heard_at = 1090,
-        .looks = 3 }, 1189, false },
+        .looks = 3 }, 1389, false },
     { { .marks = true, .runs = true, .runs_at = 1000, .barrier = true,
         .barrier_at = 1010, .looks = 3 }, 1015, true },
 };

@@ -1,0 +1,156 @@
+/*
+ * Collect what arrives at a TAP while the main loop stands still
+ *
+ * Copyright (c) 2026 the project's authors
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <poll.h>
+#include <sys/ioctl.h>
+#include "qemu/event_notifier.h"
+#include "qemu/thread.h"
+#include "net/eth.h"
+#include "net/packet-collect.h"
+#include "net/tap.h"
+#include "tap-linux.h"
+#include "tap_int.h"
+
+/* Of one queue, in a row. */
+#define BATCH 64
+
+typedef struct CollectQueue {
+    int fd;
+    size_t host_hdr_len;        /* of what is read */
+    size_t hdr_len;             /* of what is kept */
+    bool pad;                   /* to the length that Ethernet wants */
+} CollectQueue;
+
+struct PacketCollect {
+    QemuThread thread;
+    EventNotifier stop;
+    PacketStream *into;
+    CollectQueue queues[MAX_QUEUE_NUM];
+    unsigned n;
+    uint8_t buf[NET_BUFSIZE];
+};
+
+static bool has_room(const PacketCollect *c)
+{
+    return packet_stream_room(c->into) >= PACKET_STREAM_FRAME_MAX;
+}
+
+static void keep(PacketCollect *c, const CollectQueue *q, size_t size)
+{
+    uint8_t min[ETH_ZLEN];
+    size_t min_len = sizeof(min);
+    struct iovec iov = {
+        c->buf + q->host_hdr_len, size - q->host_hdr_len,
+    };
+
+    if (q->pad && eth_pad_short_frame(min, &min_len, iov.iov_base,
+                                      iov.iov_len)) {
+        iov = (struct iovec) { min, min_len };
+    }
+    packet_stream_put(c->into, c->buf, q->hdr_len, &iov, 1);
+}
+
+static void read_queue(PacketCollect *c, const CollectQueue *q)
+{
+    ssize_t size;
+    unsigned i;
+
+    for (i = 0; i < BATCH && has_room(c); i++) {
+        size = RETRY_ON_EINTR(read(q->fd, c->buf, sizeof(c->buf)));
+        if (size <= 0) {
+            return;
+        }
+        if (size > q->host_hdr_len) {
+            keep(c, q, size);
+        }
+    }
+}
+
+/* Without the big lock: nothing but its own fields. */
+static void *collect(void *opaque)
+{
+    PacketCollect *c = opaque;
+    struct pollfd fds[MAX_QUEUE_NUM + 1];
+    unsigned i;
+
+    for (;;) {
+        fds[0] = (struct pollfd) {
+            event_notifier_get_fd(&c->stop), POLLIN,
+        };
+        for (i = 0; i < c->n; i++) {
+            /* What finds no room waits in the TAP's queue. */
+            fds[i + 1] = (struct pollfd) {
+                has_room(c) ? c->queues[i].fd : -1, POLLIN,
+            };
+        }
+        poll(fds, c->n + 1, -1);
+        if (fds[0].revents) {
+            return NULL;
+        }
+        for (i = 0; i < c->n; i++) {
+            if (fds[i + 1].revents & POLLIN) {
+                read_queue(c, &c->queues[i]);
+            } else if (fds[i + 1].revents) {
+                c->queues[i].fd = -1;   /* gone */
+            }
+        }
+    }
+}
+
+static void add_queue(PacketCollect *c, NetClientState *nc)
+{
+    CollectQueue *q = &c->queues[c->n];
+    int len = sizeof(struct virtio_net_hdr);
+
+    *q = (CollectQueue) {
+        .fd = tap_get_fd(nc),
+        .hdr_len = nc->vnet_hdr_len,
+        .pad = net_peer_needs_padding(nc),
+    };
+    if (tap_probe_vnet_hdr(q->fd, NULL) > 0) {
+        ioctl(q->fd, TUNGETVNETHDRSZ, &len);
+        q->host_hdr_len = len;
+    }
+    c->n += q->hdr_len <= q->host_hdr_len;
+}
+
+PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
+{
+    NetClientState *ncs[MAX_QUEUE_NUM];
+    PacketCollect *c;
+    int i, queues;
+
+    if (nc->info->type != NET_CLIENT_DRIVER_TAP) {
+        return NULL;
+    }
+    c = g_new0(PacketCollect, 1);
+    c->into = into;
+    if (event_notifier_init(&c->stop, false) < 0) {
+        g_free(c);
+        return NULL;
+    }
+    queues = qemu_find_net_clients_except(nc->name, ncs, NET_CLIENT_DRIVER_NIC,
+                                          MAX_QUEUE_NUM);
+    for (i = 0; i < queues; i++) {
+        add_queue(c, ncs[i]);
+    }
+    qemu_thread_create(&c->thread, "packet-collect", collect, c,
+                       QEMU_THREAD_JOINABLE);
+    return c;
+}
+
+void packet_collect_stop(PacketCollect *c)
+{
+    if (c) {
+        event_notifier_set(&c->stop);
+        qemu_thread_join(&c->thread);
+        event_notifier_cleanup(&c->stop);
+        g_free(c);
+    }
+}
