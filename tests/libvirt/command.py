@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -13,18 +14,50 @@ from typing import Any
 import rig
 from act import MIGRATION_S, Act
 from domain import NAME
+from pki import Authority
 from rig import Host, RigError, wait_until
 
 TOOL = rig.HERE.parent.parent / "tools/qemu-handover"
 DONE, FAILED, USAGE, UNCONFIRMED = 0, 1, 2, 3
 # What only the tool adds, by the beginnings of its ids.
 ADDED = ("handover-", "capture-")
+QEMU_USER = 64055       # host.py's
+AUTHORITIES: dict[Path, Authority] = {}
 
 
 class Command(Act):
     """As a user types it, on the host where the guest runs."""
 
     options: tuple[str, ...] = ()
+    secure = True
+
+    # ---- certificates
+
+    def authority(self) -> Authority:
+        """Whom both hosts trust; made once."""
+        folder = self.rig.folder / "authority"
+        if folder not in AUTHORITIES:
+            AUTHORITIES[folder] = Authority(folder)
+        return AUTHORITIES[folder]
+
+    @staticmethod
+    def pki(host: Host) -> Path:
+        """Where libvirt's documentation has them for QEMU."""
+        return host.folder / "etc/pki/qemu"
+
+    def equip(self, host: Host, authority: Authority | None = None, name: str = "") -> None:
+        (authority or self.authority()).equip(self.pki(host), name or host.name, host.address,
+                                              QEMU_USER)
+
+    def boot(self) -> None:
+        for host in self.rig.hosts:
+            if self.secure:
+                self.equip(host)
+            else:
+                shutil.rmtree(self.pki(host), ignore_errors=True)
+        super().boot()
+
+    # ---- the command
 
     def tool(self, *words: str, host: Host | None = None) -> list[str]:
         host = host or self.here
@@ -74,7 +107,9 @@ class Command(Act):
                                        "arguments": {"path": "/objects"}})
         names = [item["name"] for item in objects] + \
             [item["label"] for item in self.here.qmp(NAME, {"execute": "query-chardev"})]
-        return [name for name in names if name.startswith(ADDED)]
+        network = self.here.virsh("qemu-monitor-command", NAME, "--hmp", "info network")
+        hubs = ["a hub"] if "capture-" in network else []
+        return [name for name in names if name.startswith(ADDED)] + hubs
 
     # ---- who leads the migration
 
@@ -101,6 +136,19 @@ class Command(Act):
     def release_manager(self) -> None:
         os.kill(self._held, signal.SIGCONT)
 
+    def kill_leader(self) -> None:
+        os.kill(self._leader(), signal.SIGKILL)
+
+    def signal_tool(self, number: int) -> None:
+        self._virsh.send_signal(number)
+
+    def await_idle(self) -> None:
+        """libvirt has cancelled it."""
+        self._virsh.wait(MIGRATION_S)
+        wait_until("the destination has given up", lambda: self.there.state(NAME) == "none")
+        wait_until("the source has no job",
+                   lambda: "None" in self.here.virsh("domjobinfo", NAME))
+
     def run_tool(self, *words: str, host: Host | None = None) -> tuple[int, str, str]:
         """To its end: exit status, what it printed, and what it complained of."""
         done = subprocess.run(self.tool(*words, host=host), text=True, capture_output=True,
@@ -118,3 +166,4 @@ class Command(Act):
 class Insecure(Command):
     """Without certificates."""
     options = ("--insecure",)
+    secure = False

@@ -5,6 +5,7 @@ it reads, and an open file, which it writes. So nothing of ours is in the packet
 program that reads the file slowly doesn't stop QEMU."""
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -14,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .domain import Interface, choose, interfaces
-from .machine import Failure, Libvirt, LibvirtMachine
+from .machine import Failure, Libvirt, LibvirtMachine, Refused
 
 PREFIX = "capture-"
 POLL_S = 0.1
 LOOK_EVERY = 10
-CHUNK = 1 << 20
 LAST_PACKETS_S = 0.05       # a captured packet is passed on after 16 ms at most
 
 
@@ -76,25 +76,41 @@ class Capture:
         self.card = card
         self._filter = f"{PREFIX}{card.alias}-{os.getpid()}"
         self._dump = f"{PREFIX}dump-{card.alias}-{os.getpid()}"
-        self._mine = (self._filter, self._dump)
+        self._hub = f"{PREFIX}hub-{card.alias}-{os.getpid()}"
+        self._netdev = card.netdev
 
     def begin(self, output: int, order: Order) -> None:
         """QEMU writes to that file from now on."""
         limits: dict[str, Any] = {"snaplen": order.snaplen} if order.snaplen else {}
         if order.expression:
             limits["filter"] = _program(order.expression)
+        if not self._uses_vhost():
+            # There, filter-dump would be shown the guest's own packets besides the copies.
+            self.machine.qmp("netdev_add", type="hubport", id=self._hub, hubid=os.getpid())
+            self._netdev = self._hub
         with _packet_socket(self.card.device) as packets:
             self.machine.pass_file(packets.fileno(), "getfd", fdname=self._filter)
         self.machine.qmp("object-add", **{
-            "qom-type": "filter-redirector", "id": self._filter, "netdev": self.card.netdev,
+            "qom-type": "filter-redirector", "id": self._filter, "netdev": self._netdev,
             "in_netdev": self.card.netdev, "in_netdev_fd": self._filter, **limits})
         passed = self.machine.pass_file(output, "add-fd")["fdset-id"]
         try:
             self.machine.qmp("object-add", **{
-                "qom-type": "filter-dump", "id": self._dump, "netdev": self.card.netdev,
+                "qom-type": "filter-dump", "id": self._dump, "netdev": self._netdev,
                 "file": f"/dev/fdset/{passed}"})
         finally:
             self.machine.qmp("remove-fd", **{"fdset-id": passed})
+
+    def _uses_vhost(self) -> bool:
+        """A netdev with vhost refuses filters that don't sit behind a capture."""
+        try:
+            self.machine.qmp("object-add", **{
+                "qom-type": "filter-dump", "id": self._dump, "netdev": self.card.netdev,
+                "file": os.devnull})
+        except Refused:
+            return True
+        self.machine.qmp("object-del", id=self._dump)
+        return False
 
     def counts(self) -> dict[str, int]:
         """Packets, and those lost."""
@@ -107,18 +123,22 @@ class Capture:
         counts = None
         try:
             counts = self.counts()
-            self.machine.clean(lambda ident: ident in self._mine)
+            self.machine.clean(lambda ident: ident in (self._filter, self._dump, self._hub))
         except Failure:
             if self.machine.is_active:
                 raise
         return counts
 
 
-def _follow(source: int, target: int) -> None:
-    """All that has been written since."""
-    while data := os.read(source, CHUNK):
-        while data:
-            data = data[os.write(target, data):]
+def _follow(source: int, target: int, wait_s: float = 0.0) -> bool:
+    """All that has been written since, or what the reader takes; returns whether it was all."""
+    while select.select([], [target], [], wait_s)[1]:
+        # A pipe that is ready takes that much at once: no signal gets in between.
+        data = os.read(source, select.PIPE_BUF)
+        if not data:
+            return True
+        os.write(target, data)
+    return False
 
 
 def run(order: Order) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def run(order: Order) -> dict[str, Any]:
     machine.clean(abandoned)
     follows = order.file == "-"
     if follows:
-        output, path = tempfile.mkstemp(prefix="qemu-handover-", dir="/var/tmp")
+        output, path = tempfile.mkstemp(prefix="qemu-handover-")
         reader = os.open(path, os.O_RDONLY)
         os.unlink(path)
         # QEMU's side has to be as QEMU opens it: for writing alone.
@@ -156,7 +176,8 @@ def run(order: Order) -> dict[str, Any]:
         result |= capture.end() or {}
     if follows and sys.stdout:
         try:
-            _follow(reader, sys.stdout.fileno())
+            while not _follow(reader, sys.stdout.fileno(), POLL_S):
+                pass
         except BrokenPipeError:
             pass
     return result

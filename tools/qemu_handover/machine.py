@@ -3,6 +3,7 @@
 """A running QEMU that takes QMP commands: through libvirt, or by a socket of its own."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -47,10 +48,21 @@ class Machine:
                    for item in self.qmp("qom-list", path="/objects") if belongs(item["name"])]
         filters = [("object-del", name) for kind, name in objects if "<filter-dump>" in kind] + \
             [("object-del", name) for kind, name in objects if "<filter-redirector>" in kind]
+        hubs = [("netdev_del", name) for name in self._netdevs() if belongs(name)]
         chardevs = [("chardev-remove", item["label"])
                     for item in self.qmp("query-chardev") if belongs(item["label"])]
         others = [("object-del", name) for kind, name in objects if "<filter-" not in kind]
-        return filters + chardevs + sorted(others, reverse=True)
+        return filters + hubs + chardevs + sorted(others, reverse=True)
+
+    def _netdevs(self) -> list[str]:
+        """Ports of hubs. No QMP command lists them; each is a line of its own."""
+        text = self.qmp("human-monitor-command", **{"command-line": "info network"})
+        return re.findall(r"^ \\ (\S+?)(?::.*)?\r?$", text, re.MULTILINE)
+
+    def connected(self, belongs: Callable[[str], bool]) -> bool:
+        """Whether all of our chardevs have got a peer, and believe him."""
+        found = [item["filename"] for item in self.qmp("query-chardev") if belongs(item["label"])]
+        return bool(found) and not any(name.startswith("disconnected:") for name in found)
 
     def clean(self, belongs: Callable[[str], bool]) -> list[str]:
         """Removes them; returns what there was."""

@@ -18,7 +18,7 @@ from .machine import Failure, Libvirt, LibvirtMachine, Refused, wait_for
 from .report import DONE, FAILED, LOST_GUEST, UNCONFIRMED, HandedOver, Report
 
 TAKEN, HANDED = "FILTER_REDIRECTOR_TAKEN_OVER", "FILTER_REDIRECTOR_HANDED_OVER"
-CONNECT_S = 5.0         # a destination that waits for its guest connects at once
+CONNECT_S = 1.0         # the destination connects when it starts, before anything is sent
 CONFIRM_S = 5.0         # the longest hold is 2 s, and as long does a source linger
 CANCEL_S = 30.0
 POLL_S = 0.1
@@ -49,7 +49,8 @@ class Migration:
         self.report = Report(order.domain, order.connect or "", order.destination,
                              tls=bool(order.link.tls))
         self.wires: list[Wire] = []
-        self._sent: dict[str, int] = {}
+        self.events = self.there.events([TAKEN])
+        self.sent_events = self.source.events([HANDED])
         self._virsh: subprocess.Popen[bytes] | None = None
 
     # ---- before
@@ -75,11 +76,13 @@ class Migration:
                                               card.destination_netdev, link))
             self.report.interfaces.append(HandedOver(card.alias, card.device))
         flags = self.source.api.VIR_DOMAIN_XML_MIGRATABLE | self.source.api.VIR_DOMAIN_XML_SECURE
-        xml = Path(self.order.xml).read_text() if self.order.xml else \
+        xml = Path(self.order.xml).read_text(encoding="utf-8") if self.order.xml else \
             self.machine.dom.XMLDesc(flags)
         path = Path(folder, "destination.xml")
-        path.write_text(with_arguments(xml, ends.destination_arguments(self.wires, link)))
-        command = ["virsh", "-q"]
+        path.write_text(with_arguments(xml, ends.destination_arguments(self.wires, link)),
+                        encoding="utf-8")
+        # Should this program be killed, virsh is not to go on alone.
+        command = ["setpriv", "--pdeathsig", "KILL", "virsh", "-q"]
         if self.order.connect:
             command += ["-c", self.order.connect]
         live = [] if "--live" in self.order.virsh else ["--live"]
@@ -109,8 +112,7 @@ class Migration:
     def _watch(self, virsh: "subprocess.Popen[bytes]") -> None:
         begun = 0.0
         while virsh.poll() is None:
-            connected = self._count()
-            if not connected and self._is_sending():
+            if self._is_sending_alone():
                 begun = begun or time.monotonic()
                 if time.monotonic() > begun + CONNECT_S:
                     raise Failure("the destination's QEMU does not connect to the source "
@@ -123,26 +125,20 @@ class Migration:
         data = self.wires[0].address["data"] if self.wires else {}
         return str(data.get("path") or f"{data.get('host')}, port {data.get('port')}")
 
-    def _count(self) -> bool:
-        """Remembers what the source has sent; returns whether all ends are connected."""
+    def _is_sending_alone(self) -> bool:
+        """The migration has begun, and somebody is not connected."""
         try:
-            found = {item["id"]: item["output"] for item in self.machine.redirectors()
-                     if ours(item["id"])}
-        except Failure:
-            return True         # it has gone, or is busy
-        for ident, output in found.items():
-            self._sent[ident] = output["stats"]["packets"]
-        return all(output["state"] != "disconnected" for output in found.values())
-
-    def _is_sending(self) -> bool:
-        try:
-            return bool(self.machine.qmp("query-migrate").get("status") == "active")
+            return bool(self.wires) and not self.machine.connected(ours) and \
+                bool(self.machine.qmp("query-migrate").get("status") == "active")
         except Refused:
-            return False
+            return False        # it has gone, or libvirt is busy with it
 
     def _cancel(self, virsh: "subprocess.Popen[bytes]") -> None:
-        """virsh cancels the migration when it gets this signal; it may be complete, though."""
-        virsh.send_signal(signal.SIGINT)
+        """virsh, without a terminal, takes no signal for that. It may be complete by now, too."""
+        try:
+            self.machine.dom.abortJob()
+        except self.source.api.libvirtError:
+            virsh.send_signal(signal.SIGINT)
         try:
             virsh.wait(CANCEL_S)
         except subprocess.TimeoutExpired:
@@ -159,11 +155,11 @@ class Migration:
             report.runs_at, report.status = "destination", DONE
         elif here in ("running", "paused"):
             report.runs_at, report.status = "source", FAILED
-            report.error = said or report.error or "virsh migrate failed; it says why above"
+            report.error = report.error or said or "virsh migrate failed; it says why above"
         else:
             report.runs_at = "destination" if there == "running" else "unknown"
             report.status = UNCONFIRMED if there == "running" else LOST_GUEST
-            report.error = said or report.error or "virsh migrate failed; it says why above"
+            report.error = report.error or said or "virsh migrate failed; it says why above"
 
     def _confirm(self) -> None:
         machine = self.there.machine(self.name_there)
@@ -202,8 +198,6 @@ class Migration:
         """All of it. A Failure or a signal ends in a report, too."""
         began = time.monotonic()
         self._look()
-        self.events = self.there.events([TAKEN])
-        self.sent_events = self.source.events([HANDED])
         with tempfile.TemporaryDirectory(prefix="qemu-handover-") as folder, \
                 tempfile.TemporaryFile() as said:
             status = -1
