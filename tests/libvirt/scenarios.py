@@ -183,9 +183,8 @@ SCENARIOS = [
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 # At a rate that a slow, busy machine takes, too: a TAP's queue holds what comes in five seconds.
 SHORT = [BY_NAME[name].at(200) for name in
-         ("stock-move", "handover-move", "handover-two-cards", "handover-two-queues",
-          "handover-cancel", "handover-cont-fails", "handover-killed-before-cont",
-          "handover-killed-at-switchover")]
+         ("handover-move", "handover-two-cards", "handover-two-queues", "handover-cont-fails",
+          "handover-killed-before-cont", "handover-killed-at-switchover")]
 RATES = (200, 1000, 3000, 10000)
 # All of the above; the plain move at several rates.
 SWEEP = [scenario for scenario in SCENARIOS if scenario.act is not move or

@@ -826,15 +826,18 @@ static void test_to_and_fro(const void *unused)
 static void test_long_switchover(const void *data)
 {
     Machine *m = machine_start("", HAND_OVER);
+    uint64_t read;
     unsigned i;
 
     if_set_txqueuelen(m->x->ifname, 2 * STEP);
     migrate_begin(m, PLACE_SWITCHOVER);
     migrate_arrive(m, PLACE_SWITCHOVER);
     rig_wait_phase(m->r, "f0", "stopped");
+    read = if_tx_packets(m->x->ifname);
     for (i = 0; i < 20; i++) {
         send_step(m);
-        g_usleep(10 * 1000);
+        read += STEP;
+        rig_wait_tx_packets(m->r, m->x, read);
     }
     expect_nothing_more(m);
     if (data) {
