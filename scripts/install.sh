@@ -24,4 +24,17 @@ mkdir -p "$destdir$prefix" || {
 }
 cp -R "$stage/usr/local/." "$destdir$prefix"
 rm -rf "$stage"
+
+# The command, its modules, and QEMU's own that it uses (newer QEMUs leave it to PyPI).
+lib=$destdir$prefix/lib/qemu-handover man=$destdir$prefix/share/man/man1
+mkdir -p "$lib/qemu_handover" "$man"
+cp tools/qemu-handover "$destdir$prefix/bin/"
+cp tools/qemu_handover/*.py "$lib/qemu_handover/"
+if [ -d build/qemu/python/qemu/qmp ]; then
+    mkdir -p "$lib/qemu"
+    cp -R build/qemu/python/qemu/qmp "$lib/qemu/"
+fi
+if command -v rst2man >/dev/null; then
+    rst2man docs/qemu-handover.rst "$man/qemu-handover.1"
+fi
 echo "* installed: $destdir$prefix/bin: $(cd "$destdir$prefix/bin" && echo qemu-system-*)"

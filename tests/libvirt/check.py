@@ -30,7 +30,6 @@ sys.path[1:1] = [str(TOP / "tests/lab"), str(TOP / "scripts")]
 import rig  # noqa: E402
 import scenarios  # noqa: E402
 import table  # noqa: E402
-from act import Act  # noqa: E402
 from domain import NAME, GuestImage, install  # noqa: E402
 from image import LabError  # noqa: E402
 from load import Load  # noqa: E402
@@ -47,7 +46,7 @@ def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario,
     """Runs it; its result is also in folder/result.json."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    act = Act(the_rig, scenario.domain, scenario.handover, folder / "virsh.log")
+    act = scenario.actor(the_rig, scenario.domain, scenario.handover, folder / "virsh.log")
     load = Load(image.traffic, folder, scenario.domain, scenario.rate, scenario.broadcasts)
     result: dict[str, Any] = {"scenario": scenario.name, "rate": scenario.rate, "error": ""}
     for host in the_rig.hosts:

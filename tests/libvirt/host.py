@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 
 # Where libvirt keeps things. Without the machine's /run it finds no bus and no daemon, either.
-PLACES = ("etc/libvirt", "var", "run")
+PLACES = ("etc/libvirt", "etc/pki", "var", "run")
 # libvirt's default, of Debian's packages; the package that adds it also starts a daemon.
 USER = "libvirt-qemu"
 USER_ID = 64055
@@ -48,8 +48,15 @@ def mount(*words: str) -> None:
 def cover_places(folder: Path) -> None:
     for place in PLACES:
         ours = folder / place
-        ours.mkdir(parents=True)
+        ours.mkdir(parents=True, exist_ok=True)
+        Path("/", place).mkdir(exist_ok=True)
         mount("--bind", str(ours), f"/{place}")
+    Path("/var/run").symlink_to("/run")
+
+
+def know_hosts(folder: Path) -> None:
+    """They find each other by name, as libvirt and certificates want it."""
+    mount("--bind", str(folder.parent / "hosts"), "/etc/hosts")
 
 
 def add_user(folder: Path) -> None:
@@ -77,6 +84,7 @@ def allow_userfaultfd(folder: Path) -> None:
 def main(name: str, folder: Path) -> None:
     socket.sethostname(name)
     cover_places(folder)
+    know_hosts(folder)
     add_user(folder)
     allow_userfaultfd(folder)
     Path("/etc/libvirt/qemu/networks").mkdir(parents=True)

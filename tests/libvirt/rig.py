@@ -204,6 +204,10 @@ class Host:
             return False
         return True
 
+    def enter(self) -> list[str]:
+        """What runs a program as on that host: its network, files and name."""
+        return ["nsenter", "--target", str(self.process.pid), "--net", "--mount", "--uts", "--"]
+
     def virsh(self, *words: str) -> str:
         return run(*self.virsh_command(*words))
 
@@ -274,6 +278,8 @@ class Rig:
         (folder / QEMU).touch()
         run("mount", "--bind", str(qemu.resolve()), str(folder / QEMU))
         make_network(self.hosts)
+        (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(
+            f"{host.address} {host.name}\n" for host in self.hosts))
         for host in self.hosts:
             host.start()
 

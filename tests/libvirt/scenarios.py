@@ -11,7 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import commands
 from act import Act
+from commands import STAYING_RATE
+from command import Command, Insecure
 from domain import NAME, Domain
 from rig import RigError
 
@@ -19,7 +22,6 @@ SLOW_MIB_S = 20             # a bandwidth at which a migration takes some second
 SUSPEND_AFTER_S = 2
 SLOW_MANAGER_S = 1.0
 BACK_AND_FORTH = 5
-STAYING_RATE = 500
 
 
 def move(act: Act) -> None:
@@ -113,6 +115,7 @@ class Scenario:
     rate: int = 1000            # unicast packets a second, to each network card
     broadcasts: int = 100       # broadcast packets a second
     lossless: bool = False      # judged: every packet once, in order
+    actor: type[Act] = Act      # by virsh, or by our command
 
     def at(self, rate: int) -> "Scenario":
         return replace(self, name=f"{self.name}-{rate}", rate=rate)
@@ -132,6 +135,12 @@ def failing(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario
     return [replace(stock, lossless=True), taken]
 
 
+def command(name: str, act: Callable[..., None], **more: Any) -> Scenario:
+    """By the one command that users have: all that virsh does, and nothing left behind."""
+    return Scenario(f"command-{name}", act, True,
+                    **{"lossless": True, "actor": Command, "rate": STAYING_RATE, **more})
+
+
 WITH_DISK = Domain(disk=True)
 SCENARIOS = [
     *both("move", move),
@@ -148,6 +157,27 @@ SCENARIOS = [
     *both("two-cards", move, domain=Domain(cards=2)),
     *both("two-queues", move, domain=Domain(queues=2)),
     *both("virt-install", move_installed, domain=Domain(installed=True)),
+    command("move", move),
+    command("move-insecure", move, actor=Insecure),
+    command("twice", commands.twice),
+    command("two-cards", move, domain=Domain(cards=2)),
+    command("status", commands.status),
+    command("capture", commands.capture),
+    command("strangers", commands.strangers),
+    command("wrong-authority", commands.wrong_authority),
+    command("wrong-name", commands.wrong_name),
+    command("no-certificate", commands.no_certificate),
+    command("unconfirmed", commands.unconfirmed),
+    command("no-destination", commands.no_destination),
+    command("bad-option", commands.bad_option),
+    command("cancel", cancel),
+    command("tool-terminated", commands.tool_terminated),
+    command("tool-killed", commands.tool_killed),
+    command("virsh-killed", commands.leader_killed),
+    command("destination-killed", commands.destination_killed),
+    command("killed-at-switchover", killed_at_switchover),
+    command("killed-before-cont", killed_before_cont),
+    command("cont-fails", cont_fails, domain=WITH_DISK),
     *both("guest-bridge", move, domain=Domain(bridge=True), lossless=False),
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""What is done by qemu-handover, and to it: strangers at its port, and whatever can be killed."""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import rig
+from act import Act
+from command import DONE, FAILED, Command
+from domain import NAME
+from pki import Authority
+from rig import RigError, wait_until
+
+SLOW = ("--bandwidth", "20")        # MiB/s: a migration takes some seconds
+CAPTURE_S = 3.0
+PCAP_HEAD, PACKET_HEAD = 24, 16
+IPV4, UDP = b"\x08\x00", 17
+STAYING_RATE = 500                  # packets a second in these scenarios
+FIRST_PORT = 49152                  # where the source listens, if that is free
+
+# Speaks, and tells how many bytes came back before the other side hung up.
+STRANGER = """\
+import socket, ssl, sys
+where, how = (sys.argv[1], int(sys.argv[2])), sys.argv[3]
+try:
+    with socket.create_connection(where, 5) as plain:
+        plain.settimeout(5)
+        if how == "garbage":
+            plain.sendall(bytes(range(256)) * 16)
+            print(len(plain.recv(1)) and 0)
+        elif how == "silent":
+            plain.settimeout(2)
+            print(len(plain.recv(65536)))
+        else:
+            context = ssl.create_default_context(cafile=sys.argv[4] + "/ca-cert.pem")
+            context.check_hostname = False
+            if how == "stranger":
+                context.load_cert_chain(sys.argv[4] + "/client-cert.pem",
+                                        sys.argv[4] + "/client-key.pem")
+            with context.wrap_socket(plain) as secret:
+                print(len(secret.recv(65536)))
+except OSError:
+    print(0)
+"""
+
+
+def ask(act: Command) -> Command:
+    if not isinstance(act, Command):
+        raise RigError("this is for qemu-handover")
+    return act
+
+
+def twice(act: Act) -> None:
+    """There and back: what the first one has added at the destination is gone, or it would fail."""
+    act.migrate()
+    act.settle()
+    act.migrate()
+
+
+# ---- who may connect
+
+def stranger(act: Act, how: str, folder: Path) -> int:
+    """How many bytes somebody on the destination's host gets at the source's port."""
+    done = rig.run(*rig.netns(act.there.name, sys.executable, "-c", STRANGER, act.here.address,
+                              str(FIRST_PORT), how, str(folder)))
+    return int(done)
+
+
+def strangers(act: Act) -> None:
+    """While the destination is connected and before: none gets anything, and it goes on."""
+    folder = act.rig.folder / "stranger"
+    ask(act).authority().equip(folder, "stranger", act.there.address, os.getuid())
+    act.start_migration(*SLOW)
+    act.await_migration("active")
+    for how in ("garbage", "silent", "nobody", "stranger"):
+        if got := stranger(act, how, folder):
+            raise RigError(f"'{how}' gets {got} bytes at the source's port")
+    act.end_migration()
+
+
+def refused(act: Act) -> None:
+    """The destination doesn't get in: the migration is cancelled, the guest stays."""
+    act.start_migration(*SLOW)
+    act.end_migration(stays=True)
+    error = ask(act).notes["reports"][-1]["error"]
+    if "does not connect" not in error:
+        raise RigError(f"refused for another reason: {error}")
+
+
+def wrong_authority(act: Act) -> None:
+    """The destination's certificate is one that anybody can make."""
+    other = Authority(act.rig.folder / "other-authority")
+    ask(act).equip(act.there, other)
+    try:
+        refused(act)
+    finally:
+        ask(act).equip(act.there)
+
+
+def wrong_name(act: Act) -> None:
+    """It is one of this authority, but of another host."""
+    ask(act).equip(act.there, name="stranger")
+    try:
+        refused(act)
+    finally:
+        ask(act).equip(act.there)
+
+
+def no_certificate(act: Act) -> None:
+    """The destination has none: its QEMU doesn't start."""
+    folder = ask(act).pki(act.there)
+    folder.rename(folder.with_name("away"))
+    try:
+        act.start_migration()
+        act.end_migration(stays=True)
+    finally:
+        folder.with_name("away").rename(folder)
+
+
+def unconfirmed(act: Act) -> None:
+    """Neither certificates nor --insecure: nothing is done, and it says what to do."""
+    folder = ask(act).pki(act.here)
+    folder.rename(folder.with_name("away"))
+    try:
+        code, _, error = ask(act).run_tool("migrate", NAME, act.there.uri)
+        if code != FAILED or "--insecure" not in error:
+            raise RigError(f"exit status {code}: {error}")
+    finally:
+        folder.with_name("away").rename(folder)
+    ask(act).need_nothing_left()
+
+
+# ---- what can be killed
+
+def tool_terminated(act: Act) -> None:
+    """SIGTERM, in the middle."""
+    act.start_migration(*SLOW)
+    act.await_migration("active")
+    time.sleep(1)
+    ask(act).signal_tool(signal.SIGTERM)
+    act.end_migration(stays=True)
+
+
+def tool_killed(act: Act) -> None:
+    """SIGKILL: virsh goes with it, libvirt cancels; the next one removes what was left."""
+    command = ask(act)
+    act.start_migration(*SLOW)
+    act.await_migration("active")
+    time.sleep(1)
+    command.signal_tool(signal.SIGKILL)
+    command.await_idle()
+    code, out, error = command.run_tool("clean", NAME)
+    if code != DONE or "handover-" not in out:
+        raise RigError(f"clean: exit status {code}: {out} {error}")
+    command.need_nothing_left()
+
+
+def leader_killed(act: Act) -> None:
+    """virsh, by SIGKILL."""
+    act.start_migration(*SLOW)
+    act.await_migration("active")
+    ask(act).kill_leader()
+    act.end_migration(stays=True)
+
+
+def destination_killed(act: Act) -> None:
+    """Its QEMU, in the middle."""
+    act.start_migration(*SLOW)
+    act.await_migration("active")
+    time.sleep(1)
+    act.kill_destination()
+    act.end_migration(stays=True)
+
+
+def no_destination(act: Act) -> None:
+    """Nobody is at that URI."""
+    code, _, error = ask(act).run_tool("migrate", NAME, "qemu+unix:///system?socket=/nowhere")
+    if code != FAILED or "cannot connect" not in error:
+        raise RigError(f"exit status {code}: {error}")
+    ask(act).need_nothing_left()
+
+
+def bad_option(act: Act) -> None:
+    """virsh doesn't know it, after the source has been set up."""
+    act.start_migration("--no-such-option")
+    act.end_migration(stays=True)
+
+
+# ---- pcap files
+
+def frames(data: bytes) -> Iterator[tuple[float, bytes]]:
+    """Of a pcap file, with the time when each passed."""
+    if len(data) < PCAP_HEAD or struct.unpack_from("=I", data)[0] != 0xa1b2c3d4:
+        raise RigError(f"not a pcap file: {data[:PCAP_HEAD]!r}")
+    at = PCAP_HEAD
+    while at + PACKET_HEAD <= len(data):
+        size = struct.unpack_from("=I", data, at + 8)[0]
+        second, micro = struct.unpack_from("=2I", data, at)
+        yield second + micro / 1e6, data[at + PACKET_HEAD:at + PACKET_HEAD + size]
+        at += PACKET_HEAD + size
+
+
+def need_packets(act: Act, data: bytes, seconds: float) -> None:
+    """Those that the client sends to the guest: each once, at the time when it passed."""
+    mac = bytes.fromhex(act.domain.mac(0).replace(":", ""))
+    found = [(when, frame) for when, frame in frames(data) if frame[:6] == mac
+             and frame[12:14] == IPV4 and frame[23] == UDP]
+    act.notes.setdefault("captured", []).append(len(found))
+    took = found[-1][0] - found[0][0] if found else 0
+    if not 0.8 * seconds * STAYING_RATE < len(found) < 1.2 * took * STAYING_RATE or \
+            len({frame for _, frame in found}) != len(found) or \
+            abs(found[-1][0] - time.time()) > CAPTURE_S:
+        raise RigError(f"{len(found)} packets in {took} s ({seconds} s, at {STAYING_RATE}/s), "
+                       f"{len({frame for _, frame in found})} of them different")
+
+
+def capture(act: Act) -> None:
+    """To a file, ended by SIGTERM; to standard output, ended by SIGINT; killed, and cleaned up."""
+    command = ask(act)
+    path = command.here.folder / "capture.pcap"
+    for number, words in ((signal.SIGTERM, ("-w", str(path))), (signal.SIGINT, ("-w", "-"))):
+        with subprocess.Popen(command.tool("capture", NAME, *words), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+            wait_until("the capture begins", lambda: tool.poll() is not None or command.added())
+            time.sleep(CAPTURE_S)
+            tool.send_signal(number)
+            out, error = tool.communicate(timeout=10)
+        if tool.returncode:
+            raise RigError(f"capture: exit status {tool.returncode}: {error.decode()}")
+        command.notes.setdefault("said", []).append(error.decode())
+        need_packets(act, path.read_bytes() if "-" not in words else out, CAPTURE_S)
+        command.need_nothing_left()
+    with subprocess.Popen(command.tool("capture", NAME, "-w", str(path)),
+                          stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tool:
+        wait_until("the capture begins", command.added)
+        tool.kill()
+    if not command.added():
+        raise RigError("a killed capture leaves nothing: then this tests nothing")
+    code, out, text = command.run_tool("clean", NAME)
+    if code:
+        raise RigError(f"clean: exit status {code}: {out} {text}")
+    command.need_nothing_left()
+
+
+def status(act: Act) -> None:
+    """What is there, before and in the middle of a migration."""
+    command = ask(act)
+    if command.status()["redirectors"]:
+        raise RigError("redirectors before the migration")
+    act.start_migration(*SLOW)
+    act.await_migration("active")
+    found = command.status()
+    if [item["phase"] for item in found["redirectors"]] != ["running"] or \
+            "handover-net0" not in found["added"]:
+        raise RigError(f"status: {found}")
+    act.end_migration()

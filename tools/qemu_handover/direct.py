@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Copyright (c) 2026 the project's authors
+"""A migration between two QEMUs without libvirt, each with a QMP socket."""
+
+import re
+import socket
+import sys
+import time
+
+from . import ends
+from .ends import Link, ours
+from .machine import Failure, QmpMachine, wait_for
+from .report import DONE, LOST_GUEST, UNCONFIRMED, HandedOver, Report
+
+TAKEN, HANDED = "FILTER_REDIRECTOR_TAKEN_OVER", "FILTER_REDIRECTOR_HANDED_OVER"
+CONNECT_S = 5.0
+CONFIRM_S = 5.0
+POLL_S = 0.1
+OVER = ("completed", "failed", "cancelled")
+
+
+def taps(machine: QmpMachine) -> list[str]:
+    """Ids of its TAP netdevs. No QMP command lists them; a queue is a line of its own."""
+    text = machine.qmp("human-monitor-command", **{"command-line": "info network"})
+    found = re.findall(r"^[ \\]*(\S+): index=0,type=tap,", text, re.MULTILINE)
+    return list(dict.fromkeys(found))
+
+
+class Migration:
+    """One of them."""
+
+    def __init__(self, source: str, there: str, uri: str, link: Link, progress: bool) -> None:
+        self.source, self.there = QmpMachine(source), QmpMachine(there)
+        self.uri, self.progress = uri, progress
+        self.link = Link(link.source or socket.gethostname(), link.peers, link.tls, link.path)
+        self.report = Report("the guest", source, there, tls=bool(link.tls))
+        self.wires: list[ends.Wire] = []
+
+    def _set_up(self) -> None:
+        if self.link.tls and not self.link.peers:
+            raise Failure("say --peer NAME: whom the destination's certificate is for")
+        for machine in (self.source, self.there):
+            machine.redirectors()
+            machine.clean(ours)
+        for netdev in taps(self.source):
+            self.wires.append(ends.add_source(self.source, netdev, netdev, netdev, self.link))
+            self.report.interfaces.append(HandedOver(netdev, ""))
+        ends.add_destination(self.there, self.wires, self.link)
+        if self.wires and not wait_for(lambda: self.source.connected(ours), CONNECT_S):
+            raise Failure("the destination's QEMU does not connect to the source")
+
+    def _migrate(self) -> str:
+        self.there.qmp("migrate-incoming", uri=self.uri)
+        self.source.qmp("migrate", uri=self.uri)
+        while (status := self.source.qmp("query-migrate"))["status"] not in OVER:
+            ram = status.get("ram")
+            if ram and self.progress:
+                done = 100 - 100 * ram["remaining"] // max(ram["total"], 1)
+                print(f"\rMigration: [{done:3d} %]", end="", file=sys.stderr, flush=True)
+            time.sleep(POLL_S)
+        if self.progress:
+            print(file=sys.stderr)
+        if status["status"] != "completed":
+            raise Failure(f"the migration {status['status']}: "
+                          f"{status.get('error-desc', 'QEMU does not say why')}")
+        return str(status["status"])
+
+    def _confirm(self) -> None:
+        """The source stays until both have told what they know."""
+        wait_for(lambda: all(self.source.last(HANDED, wire.ident) and
+                             self.there.last(TAKEN, wire.ident) for wire in self.wires), CONFIRM_S)
+        for wire, item in zip(self.wires, self.report.interfaces):
+            item.take(self.there.last(TAKEN, wire.ident))
+            handed = self.source.last(HANDED, wire.ident)
+            item.sent = handed["packets"] if handed else None
+        self.report.status = DONE
+        if not all(item.complete for item in self.report.interfaces):
+            self.report.status = UNCONFIRMED
+            self.report.error = "the hand-over was not confirmed to be complete"
+
+    def _place(self) -> str:
+        """Where the guest runs."""
+        try:
+            if self.source.qmp("query-status")["running"]:
+                return "source"
+        except Failure:
+            pass
+        try:
+            return "destination" if self.there.qmp("query-status")["running"] else "unknown"
+        except Failure:
+            return "unknown"
+
+    def _stop(self) -> None:
+        try:
+            self.source.qmp("migrate_cancel")
+            wait_for(lambda: self.source.qmp("query-migrate").get("status") in (None, *OVER),
+                     CONFIRM_S)
+        except Failure:
+            pass
+
+    def run(self) -> Report:
+        """A Failure or a signal ends in a report, too."""
+        began = time.monotonic()
+        try:
+            self._set_up()
+            self._migrate()
+            self._confirm()
+        except Failure as error:
+            self.report.error = str(error)
+        except KeyboardInterrupt:
+            self.report.error = "interrupted"
+            self._stop()
+        self.report.runs_at = self._place()
+        if self.report.runs_at == "unknown":
+            self.report.status = LOST_GUEST
+        for machine in (self.source, self.there):
+            try:
+                machine.clean(ours)
+            except Failure as error:
+                if self.report.error == "":
+                    self.report.left_over.append(str(error))
+        self.report.seconds = round(time.monotonic() - began, 3)
+        return self.report
+
+
+def migrate(source: str, there: str, uri: str, link: Link, progress: bool) -> Report:
+    """By QMP alone."""
+    return Migration(source, there, uri, link, progress).run()
