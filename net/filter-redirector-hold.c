@@ -20,8 +20,11 @@
 /* How often to look whether a hold ends. */
 #define TICK_MS 2
 
-/* What came directly goes to the guest in that time, or is lost. */
-#define END_MS 1000
+/*
+ * What came directly goes to the guest in that time, or is lost.  Long: a
+ * guest that has just moved may be slow to take anything.
+ */
+#define END_MS (10 * 1000)
 
 /* What doesn't fit waits in the TAP's queue. */
 #define QUEUE_SIZE (16 * MiB)
