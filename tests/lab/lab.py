@@ -79,15 +79,15 @@ CHECKED = (
     "migrate-killed", "migrate-libvirt", "migrate-handover late=off queues=4", "migrate-resumed",
     "migrate-many", "spoilt", "spoilt spoil=swap=997",
 )
-# What "make lab-sweep" runs when not told: the table of docs/benchmarks.md.
+# What "make lab-sweep" runs when not told: the table of docs/robustness.md.
 SWEEP = (
     *(f"{name} rate={rate} queue={queue}" for rate in (1000, 5000, 10000, 20000)
       for queue in (1000, 10000)
       for name in ("migrate-stock", "migrate-handover", "migrate-libvirt")),
     *(f"{name} size=65481 rate=500" for name in ("migrate-stock", "migrate-handover",
                                                  "migrate-libvirt")),
-    "migrate-stock queues=4", "migrate-capture", "migrate-capture queues=4", "migrate-cancel",
-    "migrate-fail", "migrate-postcopy", "migrate-multifd", "migrate-killed",
+    "migrate-stock queues=4", "migrate-libvirt queues=4", "migrate-capture",
+    "migrate-capture queues=4", "migrate-cancel", "migrate-fail", "migrate-postcopy", "migrate-multifd", "migrate-killed",
     "migrate-many rounds=100",
 )
 
