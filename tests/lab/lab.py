@@ -87,7 +87,8 @@ SWEEP = (
     *(f"{name} size=65481 rate=500" for name in ("migrate-stock", "migrate-handover",
                                                  "migrate-libvirt")),
     "migrate-stock queues=4", "migrate-libvirt queues=4", "migrate-capture",
-    "migrate-capture queues=4", "migrate-cancel", "migrate-fail", "migrate-postcopy", "migrate-multifd", "migrate-killed",
+    "migrate-capture queues=4", "migrate-cancel", "migrate-fail", "migrate-postcopy",
+    "migrate-multifd", "migrate-killed",
     "migrate-many rounds=100",
 )
 
