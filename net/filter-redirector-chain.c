@@ -442,8 +442,7 @@ RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
     s->parent.role = SWITCHOVER_DELIVER;
     s->copies = copies;
     s->two_way = two_way;
-    s->several = qemu_find_net_clients_except(owner->nf->netdev_id, NULL,
-                                              NET_CLIENT_DRIVER_NIC, 0) > 1;
+    s->several = redirector_multiqueue(owner->nf);
     s->retry = timer_new_us(QEMU_CLOCK_REALTIME, sink_retry, s);
     return &s->parent;
 }

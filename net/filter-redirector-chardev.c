@@ -266,32 +266,32 @@ static bool can_speak(ChardevSource *s)
            object_dynamic_cast(OBJECT(s->chr.chr), TYPE_CHARDEV_SOCKET);
 }
 
-/* A mark as a frame of the stream; returns its length. */
-static size_t mark_frame(uint8_t *buf, HandoverMark mark, bool vnet_hdr,
-                         size_t hdr_len)
+/* There must be room. */
+static void put_mark(PacketStream *stream, const NetClientState *nc,
+                     HandoverMark mark)
 {
-    uint8_t *p = buf + 4;
+    uint8_t hdr[VNET_HDR_LEN_MAX] = {};
+    uint8_t frame[HANDOVER_MARK_LEN];
+    struct iovec iov = { frame, sizeof(frame) };
 
-    stl_be_p(buf, hdr_len + HANDOVER_MARK_LEN);
-    if (vnet_hdr) {
-        stl_be_p(p, hdr_len);
-        p += 4;
-    }
-    memset(p, 0, hdr_len);
-    handover_mark_fill(p + hdr_len, mark);
-    return p + hdr_len + HANDOVER_MARK_LEN - buf;
+    handover_mark_fill(frame, mark);
+    packet_stream_put(stream, hdr, nc->vnet_hdr_len, &iov, 1);
 }
 
 void redirector_chardev_say(RedirectorSource *parent, HandoverMark mark)
 {
     ChardevSource *s = CHARDEV_SOURCE(parent);
-    uint8_t buf[8 + VNET_HDR_LEN_MAX + HANDOVER_MARK_LEN];
+    PacketStream stream;
+    const uint8_t *data;
     size_t len;
 
     if (can_speak(s)) {
-        len = mark_frame(buf, mark, s->rx.vnet_hdr,
-                         source_netdev(s)->vnet_hdr_len);
-        s->mute = qemu_chr_fe_write(&s->chr, buf, len) != (int)len;
+        packet_stream_init(&stream, 4 * PACKET_STREAM_FRAME_MAX,
+                           s->rx.vnet_hdr);
+        put_mark(&stream, source_netdev(s), mark);
+        data = packet_stream_data(&stream, &len);
+        s->mute = qemu_chr_fe_write(&s->chr, data, len) != (int)len;
+        packet_stream_destroy(&stream);
         trace_redirector_say(parent->owner->id, mark, !s->mute);
     }
 }
@@ -538,15 +538,11 @@ static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
 bool redirector_chardev_mark(RedirectorSink *parent, HandoverMark mark)
 {
     ChardevSink *s = CHARDEV_SINK(parent);
-    uint8_t hdr[VNET_HDR_LEN_MAX] = {};
-    uint8_t frame[HANDOVER_MARK_LEN];
-    struct iovec iov = { frame, sizeof(frame) };
 
     if (!is_open(s) || !queue_has_room(s)) {
         return false;
     }
-    handover_mark_fill(frame, mark);
-    packet_stream_put(&s->tx, hdr, sink_netdev(s)->vnet_hdr_len, &iov, 1);
+    put_mark(&s->tx, sink_netdev(s), mark);
     s->marks++;
     trace_redirector_say(parent->owner->id, mark, true);
     return true;

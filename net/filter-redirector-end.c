@@ -124,6 +124,21 @@ int redirector_finish(RedirectorSink *s, const PacketFrame *f, size_t room,
     return 1;
 }
 
+bool redirector_multiqueue(NetFilterState *nf)
+{
+    return qemu_find_net_clients_except(nf->netdev_id, NULL,
+                                        NET_CLIENT_DRIVER_NIC, 0) > 1;
+}
+
+void redirector_pass_now(RedirectorSource *source, RedirectorSink *sink)
+{
+    PacketFrame f;
+
+    while (source->ops->read(source, &f, 1) && sink->ops->put(sink, &f, 1)) {
+        source->ops->release(source, &f, 1);
+    }
+}
+
 bool redirector_frame_read(NetClientState *nc, unsigned flags,
                            const struct iovec *iov, int iovcnt,
                            PacketFrame *f, uint8_t **copy)

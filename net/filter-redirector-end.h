@@ -60,13 +60,14 @@ typedef struct RedirectorOwner {
     void (*said)(struct RedirectorOwner *owner, HandoverMark mark);
 } RedirectorOwner;
 
+/* What stands between two ends (holds and loans) has what all have, no more. */
 typedef struct RedirectorSourceOps {
-    FilterRedirectorEndpointType type;
-    /* The next packets, which stay in the source; at most @max. */
+    /* Of all.  The next packets, which stay in the source; at most @max. */
     unsigned (*read)(RedirectorSource *s, PacketFrame *frames, unsigned max);
     /* Let go of the first @n of these; count them if that was not done. */
     void (*release)(RedirectorSource *s, const PacketFrame *frames,
                     unsigned n);
+    FilterRedirectorEndpointType type;
     /* Apart from the gate and the sink: ACTIVE, DISCONNECTED, DOWN, GONE ... */
     EndState (*state)(RedirectorSource *s);
     /* Its part of a query: name, interface, losses, what is queued. */
@@ -92,10 +93,7 @@ struct RedirectorSource {
 };
 
 typedef struct RedirectorSinkOps {
-    FilterRedirectorEndpointType type;
-    /* Is there a receiver? */
-    bool (*connected)(RedirectorSink *s);
-    /* Can it take a packet now? */
+    /* Of all.  Can it take a packet now? */
     bool (*room)(RedirectorSink *s);
     /*
      * Take packets, in order.  Return: how many, from the first one on, have
@@ -103,6 +101,9 @@ typedef struct RedirectorSinkOps {
      */
     unsigned (*put)(RedirectorSink *s, PacketFrame *frames, unsigned n);
     EndState (*state)(RedirectorSink *s);
+    FilterRedirectorEndpointType type;
+    /* Is there a receiver? */
+    bool (*connected)(RedirectorSink *s);
     void (*free)(RedirectorSink *s);
     /*
      * These may be missing.  Get rid of what is queued, as far as there is
@@ -188,6 +189,19 @@ void redirector_hdr_read(NetClientState *nc, PacketFrame *f);
  */
 size_t redirector_hdr_write(NetClientState *nc, const PacketFrame *f,
                             uint8_t *hdr);
+
+/**
+ * redirector_multiqueue() - Has the netdev of a filter several queues?
+ * @nf: filter
+ */
+bool redirector_multiqueue(NetFilterState *nf);
+
+/**
+ * redirector_pass_now() - Pass on what a sink takes, without the main loop
+ * @source: source, its gate is open
+ * @sink: sink
+ */
+void redirector_pass_now(RedirectorSource *source, RedirectorSink *sink);
 
 /**
  * redirector_frame_read() - Take a packet that a filter gets
@@ -462,10 +476,11 @@ unsigned redirector_lend_queued(const RedirectorLend *l);
  * redirector_lend_give_up() - It is gone
  */
 void redirector_lend_begin(RedirectorLend *l, bool lends);
-/* redirector_lend_said() - The destination says something */
-void redirector_lend_said(RedirectorLend *l, HandoverMark mark);
 void redirector_lend_return(RedirectorLend *l);
 void redirector_lend_give_up(RedirectorLend *l);
+
+/* redirector_lend_said() - The destination says something */
+void redirector_lend_said(RedirectorLend *l, HandoverMark mark);
 
 /**
  * redirector_lend_quit() - QEMU is told to quit

@@ -360,17 +360,10 @@ static void hold_update(RedirectorSource *source)
     tell(h);
 }
 
-static EndState hold_state(RedirectorSource *source)
-{
-    return END_STATE(ACTIVE);
-}
-
 static const RedirectorSourceOps hold_source_ops = {
-    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHAIN,
     .read = hold_read,
     .release = hold_release,
     .update = hold_update,
-    .state = hold_state,
 };
 
 /* What the peer sends */
@@ -444,11 +437,6 @@ static unsigned sink_put(RedirectorSink *sink, PacketFrame *frames, unsigned n)
     return i;
 }
 
-static bool sink_connected(RedirectorSink *sink)
-{
-    return true;
-}
-
 static bool sink_room(RedirectorSink *sink)
 {
     RedirectorHold *h = container_of(sink, RedirectorHold, sink);
@@ -464,8 +452,6 @@ static EndState sink_state(RedirectorSink *sink)
 }
 
 static const RedirectorSinkOps hold_sink_ops = {
-    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHAIN,
-    .connected = sink_connected,
     .room = sink_room,
     .put = sink_put,
     .state = sink_state,
@@ -498,16 +484,11 @@ RedirectorHold *redirector_hold_new(RedirectorOwner *owner,
 /* The object goes: what the guest takes now is all it gets. */
 static void give_all(RedirectorHold *h)
 {
-    PacketFrame f;
-
     if (is_on(h)) {
         h->state = HOLD_ENDS;
         h->before = 0;
     }
-    while (hold_read(&h->source, &f, 1) &&
-           h->chain->ops->put(h->chain, &f, 1)) {
-        hold_release(&h->source, &f, 1);
-    }
+    redirector_pass_now(&h->source, h->chain);
 }
 
 void redirector_hold_free(RedirectorHold *h)

@@ -100,9 +100,9 @@ static void stop_collecting(RedirectorLend *l)
 static void lose(RedirectorLend *l)
 {
     stop_collecting(l);
-    l->guest->stats.lost += l->collected.packets;
+    l->output->stats.lost += l->collected.packets;
     if (l->state == LEND_RETURNS) {
-        l->guest->stats.lost += l->kept.packets;
+        l->output->stats.lost += l->kept.packets;
     }
     packet_stream_destroy(&l->collected);
     if (l->state != LEND_OFF) {
@@ -149,11 +149,15 @@ bool redirector_lend_receive(RedirectorLend *l, const struct iovec *iov,
     if (l->state != LEND_COLLECTS || l->collect) {
         return false;
     }
+    if (size <= hdr_len || size > PACKET_LEN_MAX) {
+        redirector_sink_refuse(l->output, -EMSGSIZE, size);
+        return true;
+    }
     buf = g_malloc(size);
     iov_to_buf(iov, iovcnt, 0, buf, size);
-    if (size > hdr_len && size <= PACKET_LEN_MAX) {
-        data = (struct iovec) { buf + hdr_len, size - hdr_len };
-        packet_stream_put(&l->collected, buf, hdr_len, &data, 1);
+    data = (struct iovec) { buf + hdr_len, size - hdr_len };
+    if (!packet_stream_put(&l->collected, buf, hdr_len, &data, 1)) {
+        redirector_sink_lose(l->output, size);
     }
     return true;
 }
@@ -410,13 +414,6 @@ static unsigned sink_put(RedirectorSink *sink, PacketFrame *frames, unsigned n)
     return i;
 }
 
-static bool sink_connected(RedirectorSink *sink)
-{
-    RedirectorLend *l = container_of(sink, RedirectorLend, sink);
-
-    return l->output->ops->connected(l->output);
-}
-
 static bool sink_room(RedirectorSink *sink)
 {
     RedirectorLend *l = container_of(sink, RedirectorLend, sink);
@@ -447,8 +444,6 @@ static EndState sink_state(RedirectorSink *sink)
 }
 
 static const RedirectorSinkOps lend_sink_ops = {
-    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHARDEV,
-    .connected = sink_connected,
     .room = sink_room,
     .put = sink_put,
     .flush = sink_flush,
@@ -498,17 +493,10 @@ static void lend_update(RedirectorSource *source)
     look(container_of(source, RedirectorLend, source));
 }
 
-static EndState lend_state(RedirectorSource *source)
-{
-    return END_STATE(ACTIVE);
-}
-
 static const RedirectorSourceOps lend_source_ops = {
-    .type = FILTER_REDIRECTOR_ENDPOINT_TYPE_CHAIN,
     .read = lend_read,
     .release = lend_release,
     .update = lend_update,
-    .state = lend_state,
 };
 
 /* The whole */
@@ -553,16 +541,11 @@ static void give_collected(RedirectorLend *l)
 /* The object goes: what the guest takes now is all it gets. */
 static void give_all(RedirectorLend *l)
 {
-    PacketFrame f;
-
     stop_collecting(l);
     if (l->state == LEND_COLLECTS) {
         give_collected(l);
     }
-    while (lend_read(&l->source, &f, 1) &&
-           l->guest->ops->put(l->guest, &f, 1)) {
-        lend_release(&l->source, &f, 1);
-    }
+    redirector_pass_now(&l->source, l->guest);
 }
 
 void redirector_lend_free(RedirectorLend *l)

@@ -188,9 +188,6 @@ static void join(Redirector *r, const char *indev, const char *outdev)
      * has been captured already, or would be injected for ever.
      */
     bool own = netdev && !strcmp(netdev, nf->netdev->name);
-    bool multiqueue = qemu_find_net_clients_except(nf->netdev_id, NULL,
-                                                   NET_CLIENT_DRIVER_NIC,
-                                                   0) > 1;
 
     if (r->input && (!r->output || (indev && outdev))) {
         r->into_chain = redirector_chain_sink(&r->owner,
@@ -205,7 +202,7 @@ static void join(Redirector *r, const char *indev, const char *outdev)
     } else if (r->input) {
         add_pump(r, r->input, r->into_chain ?: r->output);
     }
-    if (r->output && !own && (!r->input || !multiqueue)) {
+    if (r->output && !own && (!r->input || !redirector_multiqueue(nf))) {
         r->chain = redirector_chain_source(
             &r->owner, r->output, redirector_takes_when_stopped(r, nf, outdev));
         add_chain_pumps(r, outdev);

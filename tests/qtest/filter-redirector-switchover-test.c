@@ -765,6 +765,31 @@ static void test_full_nic(const void *data)
     machine_free(m);
 }
 
+/*
+ * A guest that is run here again takes nothing: what was handed over is lost to
+ * it, which is told where one looks
+ */
+static void test_full_nic_again(const void *unused)
+{
+    Machine *m = machine_new("", 0);
+    uint64_t handed_over;
+
+    pc_add_nic(&m->pc, m->r, "x", NIC_PROPS);
+    pc_start(&m->pc);
+    pc_nic_set_up(&m->pc, 0, 0, 1);
+    rig_add(m->r, HAND_OVER);
+    migrate_begin(m, PLACE_NONE);
+    migrate_complete(m, PLACE_NONE);
+    check_handed_over(m);
+    handed_over = rig_stat(m->r, "f0", "output.stats.packets");
+    g_assert_cmpuint(handed_over, >, 0);
+    assert_stat(m->r, "f0", "output.stats.lost", 0);
+    rig_cont(m->r);
+    /* One waits in the NIC's queue. */
+    rig_wait_stat(m->r, "f0", "output.stats.lost", handed_over - 1);
+    machine_free(m);
+}
+
 /* Many attempts, then one that goes to its end. */
 static void test_many_attempts(const void *unused)
 {
@@ -927,6 +952,7 @@ static void add_other_cases(void)
     case_add(PREFIX "bad-uri/stopped", test_bad_uri, NULL);
     case_add(PREFIX "full-nic/cont", test_full_nic, "cont");
     case_add(PREFIX "full-nic/completed", test_full_nic, NULL);
+    case_add(PREFIX "full-nic/again", test_full_nic_again, NULL);
     case_add(PREFIX "many-attempts", test_many_attempts, NULL);
     case_add(PREFIX "to-and-fro", test_to_and_fro, NULL);
     case_add(PREFIX "long/completed", test_long_switchover, NULL);
