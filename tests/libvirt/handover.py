@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Copyright (c) 2026 the project's authors
-"""What the hand-over needs on both sides: its options and QMP commands stand here and only here."""
+"""What the hand-over needs on both sides if it is done by hand, as docs/libvirt.md tells: options
+and QMP commands of these scenarios stand here and only here. (qemu-handover has its own way.)"""
 
 from typing import Any
 

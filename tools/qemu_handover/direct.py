@@ -8,13 +8,12 @@ import sys
 import time
 
 from . import ends
-from .ends import Link, ours
+from .ends import CONFIRM_S, HANDED, TAKEN, Link, ours
 from .machine import Failure, QmpMachine, wait_for
-from .report import DONE, LOST_GUEST, UNCONFIRMED, HandedOver, Report
+from .report import DONE, LOST_GUEST, HandedOver, Report
 
-TAKEN, HANDED = "FILTER_REDIRECTOR_TAKEN_OVER", "FILTER_REDIRECTOR_HANDED_OVER"
 CONNECT_S = 5.0
-CONFIRM_S = 5.0
+CANCEL_S = 5.0
 POLL_S = 0.1
 OVER = ("completed", "failed", "cancelled")
 
@@ -70,13 +69,9 @@ class Migration:
         wait_for(lambda: all(self.source.last(HANDED, wire.ident) and
                              self.there.last(TAKEN, wire.ident) for wire in self.wires), CONFIRM_S)
         for wire, item in zip(self.wires, self.report.interfaces):
-            item.take(self.there.last(TAKEN, wire.ident))
-            handed = self.source.last(HANDED, wire.ident)
-            item.sent = handed["packets"] if handed else None
+            item.take(self.there.last(TAKEN, wire.ident), self.source.last(HANDED, wire.ident))
         self.report.status = DONE
-        if not all(item.complete for item in self.report.interfaces):
-            self.report.status = UNCONFIRMED
-            self.report.error = "the hand-over was not confirmed to be complete"
+        self.report.need_complete()
 
     def _place(self) -> str:
         """Where the guest runs."""
@@ -94,7 +89,7 @@ class Migration:
         try:
             self.source.qmp("migrate_cancel")
             wait_for(lambda: self.source.qmp("query-migrate").get("status") in (None, *OVER),
-                     CONFIRM_S)
+                     CANCEL_S)
         except Failure:
             pass
 

@@ -18,6 +18,9 @@ AUTHORIZATION = PREFIX + "authz"
 # libvirt's own range for migrations: where there is a firewall, it lets these in.
 FIRST_PORT, LAST_PORT = 49152, 49215
 RECONNECT_MS = 200
+TAKEN, HANDED = "FILTER_REDIRECTOR_TAKEN_OVER", "FILTER_REDIRECTOR_HANDED_OVER"
+# A hold lasts 2 s at most, and 10 s more where the guest is slow to take what was held back.
+CONFIRM_S = 15.0
 # Where libvirt's documentation has certificates for QEMU; libvirtd's own are for root alone.
 PKI = ("/etc/pki/libvirt-migrate", "/etc/pki/qemu")
 SERVER_FILES = ("ca-cert.pem", "server-cert.pem", "server-key.pem")

@@ -13,13 +13,11 @@ from urllib.parse import urlparse
 
 from . import ends
 from .domain import interfaces, with_arguments
-from .ends import Link, Wire, ours
+from .ends import CONFIRM_S, HANDED, TAKEN, Link, Wire, ours
 from .machine import Failure, Libvirt, LibvirtMachine, Refused, wait_for
 from .report import DONE, FAILED, LOST_GUEST, UNCONFIRMED, HandedOver, Report
 
-TAKEN, HANDED = "FILTER_REDIRECTOR_TAKEN_OVER", "FILTER_REDIRECTOR_HANDED_OVER"
 CONNECT_S = 1.0         # the destination connects when it starts, before anything is sent
-CONFIRM_S = 5.0         # the longest hold is 2 s, and as long does a source linger
 CANCEL_S = 30.0
 POLL_S = 0.1
 
@@ -171,9 +169,8 @@ class Migration:
                                  for item in machine.redirectors() if ours(item["id"])), CONFIRM_S)
         now = {item["id"]: item["output"]["stats"] for item in machine.redirectors()}
         for wire, item in zip(self.wires, self.report.interfaces):
-            item.take(self.events.last(self.name_there, TAKEN, wire.ident))
-            handed = self.sent_events.last(self.order.domain, HANDED, wire.ident)
-            item.sent = handed["packets"] if handed else None
+            item.take(self.events.last(self.name_there, TAKEN, wire.ident),
+                      self.sent_events.last(self.order.domain, HANDED, wire.ident))
             if item.packets is not None and wire.ident in now:
                 item.packets = max(item.packets, now[wire.ident]["packets"])
         if paused:
@@ -181,10 +178,8 @@ class Migration:
             self.report.error = ("the guest is paused; what was handed over waits for it. Once "
                                  f"it runs: qemu-handover -c {self.order.destination} clean "
                                  f"{self.name_there}")
-        elif not all(item.complete for item in self.report.interfaces):
-            self.report.status = UNCONFIRMED
-            self.report.error = "the hand-over was not confirmed to be complete"
-        if not paused:
+        else:
+            self.report.need_complete()
             self._clean(machine)
 
     def _clean(self, machine: LibvirtMachine) -> None:

@@ -23,11 +23,13 @@ class HandedOver:
     lost: int = 0
     how: str = "unknown"
 
-    def take(self, event: dict[str, Any] | None) -> None:
-        """The destination's word."""
-        for key, value in (event or {}).items():
+    def take(self, taken: dict[str, Any] | None, handed: dict[str, Any] | None) -> None:
+        """The destination's word, and the source's."""
+        for key, value in (taken or {}).items():
             if key != "id":
                 setattr(self, key, value)
+        if handed:
+            self.sent = handed["packets"]
 
     @property
     def complete(self) -> bool:
@@ -59,6 +61,12 @@ class Report:
     tls: bool = False
     interfaces: list[HandedOver] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
+
+    def need_complete(self) -> None:
+        """The guest has moved: whether it has got all that was to be handed over."""
+        if not all(item.complete for item in self.interfaces):
+            self.status = UNCONFIRMED
+            self.error = "the hand-over was not confirmed to be complete"
 
     def as_json(self) -> dict[str, Any]:
         found = asdict(self)
