@@ -19,8 +19,11 @@
 /* How often to look whether the guest has got all back. */
 #define TICK_MS 2
 
-/* A guest that takes nothing for so long does without. */
-#define RETURN_MS 2000
+/*
+ * A guest that takes nothing for so long does without.  Long: it may have to
+ * wake up first.
+ */
+#define RETURN_MS (10 * 1000)
 
 /* What doesn't fit waits in the TAP's queue. */
 #define COLLECTED_SIZE (32 * MiB)
@@ -49,7 +52,7 @@ struct RedirectorLend {
     uint64_t packets;           /* handed over */
     uint64_t discarded;
     uint64_t returned;          /* packets */
-    int64_t returns_since;
+    int64_t took_at;            /* the guest, what was given back; or began to */
     int64_t given_at;           /* nothing was left, or 0 */
     QEMUTimer *tick;
 };
@@ -191,7 +194,7 @@ void redirector_lend_begin(RedirectorLend *l, bool lends)
 void redirector_lend_return(RedirectorLend *l)
 {
     l->left = l->facts.runs = false;
-    l->returns_since = now_ms();
+    l->took_at = now_ms();
     l->given_at = 0;
     stop_collecting(l);
     if (l->state == LEND_LENDS && !handover_lends(&l->facts, now_ms())) {
@@ -199,7 +202,7 @@ void redirector_lend_return(RedirectorLend *l)
     }
     if (l->kept.packets || l->collected.packets ||
         (l->state != LEND_OFF && redirector_chain_queued(l->chain))) {
-        timer_mod(l->tick, l->returns_since + TICK_MS);
+        timer_mod(l->tick, l->took_at + TICK_MS);
         set_state(l, LEND_RETURNS);
     } else {
         lose(l);
@@ -283,7 +286,7 @@ static void look(RedirectorLend *l)
     if (l->state == LEND_LENDS && !handover_lends(&l->facts, now)) {
         lend_end(l);
     } else if (l->state == LEND_RETURNS && l->source.live &&
-               (all_returned(l) || now - l->returns_since >= RETURN_MS)) {
+               (all_returned(l) || now - l->took_at >= RETURN_MS)) {
         lose(l);
     }
 }
@@ -320,9 +323,14 @@ static void lend_tick(void *opaque)
 
 /* What is handed over */
 
+/*
+ * A loan that is full waits for a peer that will tell when its guest runs.
+ * Without such a peer only what is in the TAP could end it, unread: then the
+ * loan ends, see keep().
+ */
 static bool has_room(const RedirectorLend *l)
 {
-    return l->state != LEND_LENDS || !l->kept.buf ||
+    return l->state != LEND_LENDS || !l->facts.marks || !l->kept.buf ||
            packet_stream_room(&l->kept) >= PACKET_STREAM_FRAME_MAX;
 }
 
@@ -331,7 +339,9 @@ static void keep(RedirectorLend *l, const PacketFrame *f)
     if (!l->kept.buf) {
         packet_stream_init(&l->kept, KEPT_SIZE, true);
     }
-    packet_stream_put(&l->kept, f->hdr, f->hdr_len, f->iov, f->iovcnt);
+    if (!packet_stream_put(&l->kept, f->hdr, f->hdr_len, f->iov, f->iovcnt)) {
+        lend_end(l);
+    }
 }
 
 /* The NIC's own address is enough: that is the one QEMU announces. */
@@ -400,7 +410,11 @@ static bool put_one(RedirectorLend *l, PacketFrame *f)
         return hand_over(l, f);
     }
     f->dir = NET_FILTER_DIRECTION_TX;
-    return !l->kept.packets && l->guest->ops->put(l->guest, f, 1);
+    if (l->kept.packets || !l->guest->ops->put(l->guest, f, 1)) {
+        return false;
+    }
+    l->took_at = now_ms();
+    return true;
 }
 
 static unsigned sink_put(RedirectorSink *sink, PacketFrame *frames, unsigned n)
@@ -484,6 +498,7 @@ static void lend_release(RedirectorSource *source, const PacketFrame *frames,
 
     if (n) {
         l->returned += n;
+        l->took_at = now_ms();
         packet_stream_drop(to_return(l), n);
     }
 }
