@@ -21,7 +21,13 @@ from rig import RigError
 SLOW_MIB_S = 20             # a bandwidth at which a migration takes some seconds
 SUSPEND_AFTER_S = 2
 SLOW_MANAGER_S = 1.0
-BACK_AND_FORTH = 5
+MOVES = 10                  # of "there-and-back"
+STAY_S = 5.0
+
+
+def stay(act: Act) -> None:
+    """Nothing happens: what the guest takes on this machine."""
+    time.sleep(STAY_S)
 
 
 def move(act: Act) -> None:
@@ -36,7 +42,7 @@ def move_installed(act: Act) -> None:
 
 
 def there_and_back(act: Act) -> None:
-    for _ in range(2 * BACK_AND_FORTH):
+    for _ in range(act.wanted):
         act.migrate()
         act.settle()
 
@@ -143,6 +149,7 @@ def command(name: str, act: Callable[..., None], **more: Any) -> Scenario:
 
 WITH_DISK = Domain(disk=True)
 SCENARIOS = [
+    Scenario("stay", stay),
     *both("move", move),
     *both("there-and-back", there_and_back),
     *both("suspend", suspend, lossless=False),
