@@ -359,11 +359,154 @@ static void test_destination_told(const void *data)
         send_packet(x->outside, SIZE, STEP + i);
     }
     send_announcement(p.m);
+    wait_announced(p.m);
     destination_expect(p.d, 0, 3 * STEP);
     expect_taken_over(&p, 2 * STEP, STEP);
     expect_handed_over(&p, 2 * STEP);
     assert_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP);
     assert_stat(p.d->r, "f1", "input.stats.packets", 2 * STEP);
+    pair_end(&p);
+}
+
+/*
+ * The network's bad days.  How a hold has ended: what QMP says.
+ */
+
+static QDict *taken_over(Pair *p, const char *how)
+{
+    QDict *event = qtest_qmp_eventwait_ref(p->d->r->qts,
+                                           "FILTER_REDIRECTOR_TAKEN_OVER");
+
+    g_assert_cmpstr(qdict_get_str(qdict_get_qdict(event, "data"), "how"), ==,
+                    how);
+    return event;
+}
+
+static void expect_end(Pair *p, const char *how, unsigned packets,
+                       unsigned direct)
+{
+    QDict *event = taken_over(p, how);
+
+    expect_said(event, "f1", "packets", packets);
+    expect_said(event, "f1", "direct", direct);
+    expect_said(event, "f1", "late", 0);
+    expect_said(event, "f1", "lost", 0);
+    qobject_unref(event);
+}
+
+/* The announcement comes to the source first, then what was sent before. */
+static void test_overtaken(const void *data)
+{
+    Pair p = pair_migrated();
+    const pid_t source = qtest_pid(p.m->r->qts);
+
+    run_destination(&p);
+    rig_sync(p.m->r);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    g_assert_cmpint(kill(source, SIGSTOP), ==, 0);
+    send_announcement(p.m);
+    send_packets(p.m->x->outside, SIZE, 0, 2 * STEP);
+    g_assert_cmpint(kill(source, SIGCONT), ==, 0);
+    destination_expect(p.d, 0, 3 * STEP);
+    expect_end(&p, "told", 2 * STEP, STEP);
+    pair_end(&p);
+}
+
+/* No announcement ever gets to the source. */
+static void test_no_announcement(const void *data)
+{
+    Pair p = pair_migrated();
+    unsigned i;
+
+    run_destination(&p);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    for (i = 0; i < 2 * STEP; i++) {
+        send_packet(p.m->x->outside, SIZE, i);
+        g_usleep(20 * 1000);
+    }
+    destination_expect(p.d, 0, 3 * STEP);
+    expect_end(&p, "told", 2 * STEP, STEP);
+    pair_end(&p);
+}
+
+/*
+ * An announcement that is not the destination's: the guest does not run there
+ * yet.  @data: nor ever will
+ */
+static void test_forged(const void *data)
+{
+    Pair p = pair_migrated();
+    uint8_t packet[SIZE];
+
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    send_announcement(p.m);
+    wait_announced(p.m);
+    g_usleep(200 * 1000);
+    if (data) {
+        rig_cont(p.m->r);
+        rig_wait_runstate(p.m->r, "running");
+        pc_nic_expect(&p.m->pc, 0, SIZE, 0, STEP);
+    } else {
+        fill_flooded(packet, STEP);
+        send_raw(p.m->x->outside, packet, SIZE);
+        send_packets(p.m->x->outside, SIZE, STEP + 1, STEP);
+        rig_wait_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP + 1);
+        run_destination(&p);
+        send_packets(p.d->y->outside, SIZE, 2 * STEP + 1, STEP);
+        destination_expect(p.d, 0, STEP);
+        destination_expect_flooded(p.d, STEP);
+        destination_expect(p.d, STEP + 1, 2 * STEP);
+        expect_end(&p, "told", 2 * STEP + 1, STEP);
+    }
+    pair_end(&p);
+}
+
+/* The source goes in the middle, without a word. */
+static void test_source_gone(const void *data)
+{
+    Pair p = pair_migrated();
+
+    run_destination(&p);
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    send_packets(p.d->y->outside, SIZE, STEP, STEP);
+    destination_expect(p.d, 0, STEP);
+    rig_del(p.m->r, "f0");
+    qtest_qmp_assert_success(p.m->r->qts, "{'execute': 'chardev-remove', "
+                             "'arguments': {'id': 'there'}}");
+    destination_expect(p.d, STEP, STEP);
+    expect_end(&p, "disconnected", STEP, STEP);
+    pair_end(&p);
+}
+
+/* The guest is stopped during the hold, and goes on. */
+static void test_stopped_again(const void *data)
+{
+    Pair p = pair_migrated();
+
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    run_destination(&p);
+    destination_expect(p.d, 0, STEP);
+    rig_stop(p.d->r);
+    send_packets(p.m->x->outside, SIZE, STEP, STEP);
+    rig_wait_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP);
+    rig_cont(p.d->r);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    destination_expect(p.d, STEP, 2 * STEP);
+    expect_end(&p, "told", 2 * STEP, STEP);
+    pair_end(&p);
+}
+
+/* No traffic at all; then a single packet, there and late at the source. */
+static void test_idle(const void *data)
+{
+    Pair p = pair_migrated();
+
+    run_destination(&p);
+    expect_end(&p, "told", 0, 0);
+    send_packet(p.d->y->outside, SIZE, 0);
+    destination_expect(p.d, 0, 1);
+    send_packet(p.m->x->outside, SIZE, 1);
+    destination_expect(p.d, 1, 1);
     pair_end(&p);
 }
 
@@ -804,6 +947,13 @@ int main(int argc, char **argv)
                  "stopped");
         case_add(PREFIX "destination-holds", test_destination_holds, NULL);
         case_add(PREFIX "destination-told", test_destination_told, NULL);
+        case_add(PREFIX "overtaken", test_overtaken, NULL);
+        case_add(PREFIX "no-announcement", test_no_announcement, NULL);
+        case_add(PREFIX "forged/early", test_forged, NULL);
+        case_add(PREFIX "forged/cont", test_forged, "cont");
+        case_add(PREFIX "source-gone", test_source_gone, NULL);
+        case_add(PREFIX "stopped-again", test_stopped_again, NULL);
+        case_add(PREFIX "idle", test_idle, NULL);
         case_add(PREFIX "source-lingers/signal", test_source_lingers, NULL);
         case_add(PREFIX "source-lingers/qmp", test_source_lingers, "qmp");
         case_add(PREFIX "source-lingers/limit", test_source_lingers_no_more,
