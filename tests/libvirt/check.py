@@ -42,6 +42,7 @@ from tap import Group  # noqa: E402
 GROUP = "libvirt"
 BEFORE_S = 2.0
 AFTER_S = 4.0
+PROMPT_MS = 100             # beyond the time that the guest stood still
 
 
 def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario, moves: int,
@@ -115,6 +116,10 @@ def judge(scenario: Scenario, result: dict[str, Any],
             checks += [(f"{name}: none {what}", stream[key] == 0) for key, what in
                        (("lost", "lost"), ("duplicated", "doubled"),
                         ("reordered", "out of order"), ("stale", "stale"))]
+        if scenario.prompt:
+            limit = table.stopped_ms(result) + PROMPT_MS
+            checks.append((f"{name}: none on its way for more than {limit:.0f} ms",
+                           stream["latency_ms"]["p100"] <= limit))
     return checks
 
 

@@ -9,6 +9,8 @@
 
 #include "qemu/osdep.h"
 #include "qemu/units.h"
+#include "qemu/bswap.h"
+#include "net/eth.h"
 #include <poll.h>
 #include <sys/socket.h>
 #include "filter-redirector-machine.h"
@@ -102,25 +104,32 @@ static void test_destination_ends(const void *data)
     machine_free(m);
 }
 
-/* The guest's driver is there now, and gives no buffer back. */
-static void destination_expect(Destination *d, uint32_t first, uint32_t n)
+/*
+ * The guest's driver is there now, and gives no buffer back.
+ * @packet: VNET_LEN + SIZE bytes
+ */
+static void destination_take(Destination *d, uint8_t *packet)
 {
     const int64_t end = g_get_monotonic_time() +
                         WAIT_SECONDS * G_USEC_PER_SEC;
-    uint8_t packet[VNET_LEN + SIZE];
-    uint32_t head, len, i = 0;
+    uint32_t head, len;
 
-    while (i < n) {
-        if (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
-            g_assert_cmpint(g_get_monotonic_time(), <, end);
-            continue;
-        }
-        g_assert_cmpuint(len, ==, sizeof(packet));
-        qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet,
-                      len);
+    while (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    }
+    g_assert_cmpuint(len, ==, VNET_LEN + SIZE);
+    qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet, len);
+}
+
+static void destination_expect(Destination *d, uint32_t first, uint32_t n)
+{
+    uint8_t packet[VNET_LEN + SIZE];
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        destination_take(d, packet);
         g_assert_cmpuint(packet_seq(packet + VNET_LEN), ==, first + i);
         packet_check(packet + VNET_LEN, SIZE);
-        i++;
     }
 }
 
@@ -185,15 +194,9 @@ static void fill_flooded(uint8_t *packet, uint32_t seq)
 
 static void destination_expect_flooded(Destination *d, uint32_t seq)
 {
-    const int64_t end = g_get_monotonic_time() +
-                        WAIT_SECONDS * G_USEC_PER_SEC;
     uint8_t packet[VNET_LEN + SIZE];
-    uint32_t head, len;
 
-    while (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-    }
-    qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet, len);
+    destination_take(d, packet);
     g_assert_cmpuint(packet_seq(packet + VNET_LEN), ==, seq);
     g_assert_cmpuint(packet[VNET_LEN], ==, 0xff);
 }
@@ -493,6 +496,76 @@ static void test_stopped_again(const void *data)
     send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
     destination_expect(p.d, STEP, 2 * STEP);
     expect_end(&p, "told", 2 * STEP, STEP);
+    pair_end(&p);
+}
+
+/* The next packet for a driver that sees them all. */
+static uint32_t next_seq(Pc *pc)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    uint8_t packet[PACKET_MAX];
+
+    while (!pc_nic_poll(pc, 0, 0, packet)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    }
+    return packet_seq(packet);
+}
+
+/*
+ * The guest is reset during the hold, and has no driver for a while.  Whatever
+ * it has missed, its next driver gets what comes then, and the hold ends.
+ */
+static void test_reset_again(const void *data)
+{
+    Pair p = pair_migrated();
+    uint32_t seq, last = 0;
+
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    run_destination(&p);
+    destination_expect(p.d, 0, STEP);
+    qtest_qmp_assert_success(p.d->r->qts, "{'execute': 'system_reset'}");
+    qtest_qmp_eventwait(p.d->r->qts, "RESET");
+    send_packets(p.m->x->outside, SIZE, STEP, STEP);
+    rig_wait_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    pc_nic_redrive(&p.d->pc, 0, 0, 1);
+    send_packets(p.d->y->outside, SIZE, 3 * STEP, STEP);
+    while ((seq = next_seq(&p.d->pc)) < 3 * STEP) {
+        g_assert_cmpuint(seq, >, last);
+        last = seq;
+    }
+    g_assert_cmpuint(seq, ==, 3 * STEP);
+    pc_nic_expect(&p.d->pc, 0, SIZE, 3 * STEP + 1, STEP - 1);
+    qobject_unref(taken_over(&p, "told"));
+    pair_end(&p);
+}
+
+static void fill_tagged(uint8_t *packet, uint16_t type, uint32_t seq)
+{
+    packet_fill(packet, SIZE, seq);
+    stw_be_p(packet + 12, type);
+}
+
+/* Tags stay where they are, of packets handed over and of those that wait. */
+static void test_vlan(const void *data)
+{
+    static const uint16_t types[] = { ETH_P_VLAN, ETH_P_DVLAN };
+    Pair p = pair_migrated();
+    uint8_t packet[SIZE], taken[VNET_LEN + SIZE];
+    unsigned i;
+
+    run_destination(&p);
+    for (i = 0; i < 4; i++) {
+        fill_tagged(packet, types[i % 2], i);
+        send_raw(i < 2 ? p.m->x->outside : p.d->y->outside, packet, SIZE);
+    }
+    for (i = 0; i < 4; i++) {
+        fill_tagged(packet, types[i % 2], i);
+        destination_take(p.d, taken);
+        g_assert_cmpmem(taken + VNET_LEN, SIZE, packet, SIZE);
+    }
+    expect_end(&p, "told", 2, 2);
     pair_end(&p);
 }
 
@@ -953,6 +1026,8 @@ int main(int argc, char **argv)
         case_add(PREFIX "forged/cont", test_forged, "cont");
         case_add(PREFIX "source-gone", test_source_gone, NULL);
         case_add(PREFIX "stopped-again", test_stopped_again, NULL);
+        case_add(PREFIX "reset-again", test_reset_again, NULL);
+        case_add(PREFIX "vlan", test_vlan, NULL);
         case_add(PREFIX "idle", test_idle, NULL);
         case_add(PREFIX "source-lingers/signal", test_source_lingers, NULL);
         case_add(PREFIX "source-lingers/qmp", test_source_lingers, "qmp");
