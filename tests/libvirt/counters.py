@@ -20,7 +20,7 @@ from analyse import MS
 
 LOOK_S = 0.02
 RETURN_NS = 1000 * MS           # what a source takes back comes before what is new
-SENDING_NS = 2 * MS             # from a packet's time stamp to a TAP
+SENDING_NS = 20 * MS            # from its time stamp until a packet is sent, on a busy machine
 RX_DROP, TX_DROP = 3, 11        # columns of /proc/net/dev
 RUNNING, HELD, STOPPED, WAITING = "running", "held", "stopped", "waiting"
 TAKEN_OVER = "FILTER_REDIRECTOR_TAKEN_OVER"
@@ -73,14 +73,16 @@ class Watch(threading.Thread):
         self.softnet = 0
 
     def _look(self) -> None:
-        now = time.time_ns()
+        start = time.time_ns()
         for host, path in self._files.items():
-            for name, dropped in parse_dev(path.read_text()).items():
+            dropped = parse_dev(path.read_text())
+            now = time.time_ns()
+            for name, count in dropped.items():
                 before = self._seen.get((host, name), 0)
-                self._seen[(host, name)] = dropped
-                if dropped > before:
-                    self.drops.append(Drop(self._looked_ns, now, host, name, dropped - before))
-        self._looked_ns = now
+                self._seen[(host, name)] = count
+                if count > before:
+                    self.drops.append(Drop(self._looked_ns, now, host, name, count - before))
+        self._looked_ns = start
 
     def run(self) -> None:
         softnet = Path("/proc/net/softnet_stat")

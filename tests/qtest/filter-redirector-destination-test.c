@@ -481,6 +481,58 @@ static void test_source_gone(const void *data)
     pair_end(&p);
 }
 
+/* The main loop waits for a connection: see free_main_loop(). */
+static char *block_main_loop(Rig *r, const char *dir)
+{
+    char *path = g_strdup_printf("%s/block", dir);
+
+    qtest_qmp_send(r->qts, "{'execute': 'chardev-add', 'arguments': {"
+                   "'id': 'block', 'backend': {'type': 'socket', 'data': {"
+                   "'addr': {'type': 'unix', 'data': {'path': %s}}, "
+                   "'server': true, 'wait': true}}}}", path);
+    while (!g_file_test(path, G_FILE_TEST_EXISTS)) {
+        g_usleep(1000);
+    }
+    return path;
+}
+
+static void free_main_loop(Rig *r, char *path)
+{
+    QDict *reply;
+
+    rig_connect(r, path);
+    reply = qtest_qmp_receive(r->qts);
+    g_assert_true(qdict_haskey(reply, "return"));
+    qobject_unref(reply);
+    unlink(path);
+    g_free(path);
+}
+
+/* The destination's main loop stands still; its TAP's queue is not full. */
+static void test_busy(const void *data)
+{
+    Pair p = pair_migrated();
+    const pid_t source = qtest_pid(p.m->r->qts);
+    char *path;
+    unsigned i;
+
+    if_set_txqueuelen(p.d->y->ifname, STEP);
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    run_destination(&p);
+    destination_expect(p.d, 0, STEP);
+    g_assert_cmpint(kill(source, SIGSTOP), ==, 0);
+    path = block_main_loop(p.d->r, p.d->dir);
+    for (i = 0; i < 3 * STEP; i++) {
+        send_packet(p.d->y->outside, SIZE, STEP + i);
+        g_usleep(1000);
+    }
+    free_main_loop(p.d->r, path);
+    g_assert_cmpint(kill(source, SIGCONT), ==, 0);
+    destination_expect(p.d, STEP, 3 * STEP);
+    expect_end(&p, "told", STEP, 3 * STEP);
+    pair_end(&p);
+}
+
 /* The guest is stopped during the hold, and goes on. */
 static void test_stopped_again(const void *data)
 {
@@ -1025,6 +1077,7 @@ int main(int argc, char **argv)
         case_add(PREFIX "forged/early", test_forged, NULL);
         case_add(PREFIX "forged/cont", test_forged, "cont");
         case_add(PREFIX "source-gone", test_source_gone, NULL);
+        case_add(PREFIX "busy", test_busy, NULL);
         case_add(PREFIX "stopped-again", test_stopped_again, NULL);
         case_add(PREFIX "reset-again", test_reset_again, NULL);
         case_add(PREFIX "vlan", test_vlan, NULL);
