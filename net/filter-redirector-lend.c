@@ -52,7 +52,7 @@ struct RedirectorLend {
     uint64_t packets;           /* handed over */
     uint64_t discarded;
     uint64_t returned;          /* packets */
-    int64_t took_at;            /* the guest, what was given back; or began to */
+    int64_t took_at;            /* the guest took something, or began to */
     int64_t given_at;           /* nothing was left, or 0 */
     QEMUTimer *tick;
 };

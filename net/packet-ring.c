@@ -188,7 +188,7 @@ static Kind place_peek(PacketRing *r, PacketRingPlace *place,
     struct sockaddr_ll *addr;
     uint32_t mac, next;
 
-    if (!place_open(r, place)) {
+    if (!place->open && !place_open(r, place)) {
         return KIND_NONE;
     }
     if (!place->left) {

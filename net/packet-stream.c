@@ -33,20 +33,6 @@ static size_t prefix_len(const PacketStream *s)
     return s->vnet_hdr ? 8 : 4;
 }
 
-/*
- * The bytes are moved to the front only when at least half of the buffer is
- * free there, which makes the cost of moving less than that of filling.
- */
-static bool worth_moving(const PacketStream *s)
-{
-    return s->head >= s->size / 2;
-}
-
-size_t packet_stream_room(const PacketStream *s)
-{
-    return s->size - s->tail + (worth_moving(s) ? s->head : 0);
-}
-
 /* Makes @len bytes free at the tail; the caller has looked at the room. */
 static uint8_t *make_room(PacketStream *s, size_t len)
 {
@@ -69,10 +55,13 @@ bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
 
     assert(s->scanned == s->tail);
     assert(hdr_len + len && hdr_len + len <= PACKET_LEN_MAX);
-    if (packet_stream_room(s) < frame) {
-        return false;
+    if (s->size - s->tail < frame) {
+        if (packet_stream_room(s) < frame) {
+            return false;
+        }
+        make_room(s, frame);
     }
-    p = make_room(s, frame);
+    p = s->buf + s->tail;
     stl_be_p(p, hdr_len + len);
     if (s->vnet_hdr) {
         stl_be_p(p + 4, hdr_len);

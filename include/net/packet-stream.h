@@ -56,8 +56,14 @@ void packet_stream_destroy(PacketStream *s);
 /**
  * packet_stream_room() - Tell how many bytes can be added now
  * @s: stream
+ *
+ * What is in the buffer is moved to its front only when at least half of it is
+ * free there, which makes the cost of moving less than that of filling.
  */
-size_t packet_stream_room(const PacketStream *s);
+static inline size_t packet_stream_room(const PacketStream *s)
+{
+    return s->size - s->tail + (s->head >= s->size / 2 ? s->head : 0);
+}
 
 /**
  * packet_stream_put() - Append a packet
