@@ -116,6 +116,12 @@ def judge(scenario: Scenario, result: dict[str, Any],
             checks += [(f"{name}: none {what}", stream[key] == 0) for key, what in
                        (("lost", "lost"), ("duplicated", "doubled"),
                         ("reordered", "out of order"), ("stale", "stale"))]
+            answers = stream.get("from_guest")
+            if answers:
+                checks += [(f"{name}: from the guest, {answers['sent']} sent: none {what}",
+                            answers[key] == 0) for key, what in
+                           (("lost", "lost"), ("duplicated", "doubled"),
+                            ("reordered", "out of order"))]
         if scenario.prompt:
             limit = table.stopped_ms(result) + PROMPT_MS
             checks.append((f"{name}: none on its way for more than {limit:.0f} ms",
