@@ -47,6 +47,7 @@ struct RedirectorHold {
     HandoverHoldEnd how;        /* it ended */
     int64_t given_at;           /* nothing was left, or 0 */
     PacketCollect *collect;     /* who reads the TAP now, or NULL */
+    int hdr_len;                /* of vnet headers when it began */
     PacketStream collecting;    /* what that fills; as the TAP has them */
     PacketStream collected;     /* what it has filled, in front of it */
     PacketStream queue;         /* what comes through QEMU, behind both */
@@ -125,6 +126,7 @@ static void start_collecting(RedirectorHold *h)
 {
     packet_stream_init(&h->collecting, QUEUE_SIZE, true);
     packet_stream_init(&h->collected, QUEUE_SIZE, true);
+    h->hdr_len = hold_netdev(h)->vnet_hdr_len;
     h->collect = packet_collect_start(hold_netdev(h), &h->collecting);
 }
 
@@ -245,6 +247,10 @@ static void look(RedirectorHold *h)
     if (!h->source.on) {
         hold_off(h);
         return;
+    }
+    /* The guest's driver has gone, or is another one. */
+    if (h->collect && hold_netdev(h)->vnet_hdr_len != h->hdr_len) {
+        stop_collecting(h);
     }
     h->facts.waiting = input_queued(h);
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {

@@ -61,23 +61,11 @@ static void keep(PacketCollect *c, const CollectQueue *q, size_t size)
     packet_stream_put(c->into, c->buf, q->hdr_len, &iov, 1);
 }
 
-/* A guest that runs can have its header's length changed. */
-static void look_at_header(CollectQueue *q)
-{
-    int len = q->host_hdr_len;
-
-    if (len && !ioctl(q->fd, TUNGETVNETHDRSZ, &len)) {
-        q->host_hdr_len = len;
-        q->hdr_len = MIN(q->hdr_len, len);
-    }
-}
-
-static void read_queue(PacketCollect *c, CollectQueue *q)
+static void read_queue(PacketCollect *c, const CollectQueue *q)
 {
     ssize_t size;
     unsigned i;
 
-    look_at_header(q);
     for (i = 0; i < BATCH && has_room(c); i++) {
         size = RETRY_ON_EINTR(read(q->fd, c->buf, sizeof(c->buf)));
         if (size <= 0) {
@@ -89,7 +77,10 @@ static void read_queue(PacketCollect *c, CollectQueue *q)
     }
 }
 
-/* Without the big lock: nothing but its own fields. */
+/*
+ * Without the big lock: nothing but its own fields.  No ioctl() of a TAP, which
+ * waits for whatever changes any interface of the host.
+ */
 static void *collect(void *opaque)
 {
     PacketCollect *c = opaque;

@@ -22,7 +22,8 @@ typedef struct PacketCollect PacketCollect;
 
 /**
  * packet_collect_start() - Begin to read all queues of a TAP
- * @nc: netdev, which QEMU, its vhost included, does not read meanwhile
+ * @nc: netdev, which QEMU, its vhost included, does not read meanwhile, and
+ *      whose vnet headers keep their length
  * @into: where packets go, behind vnet headers as the TAP has them; nobody
  *        else's until packet_collect_stop(), but for packet_collect_swap()
  *
