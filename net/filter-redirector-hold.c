@@ -224,13 +224,17 @@ static bool all_given(RedirectorHold *h)
            redirector_chain_is_done(h->chain, &h->given_at);
 }
 
-/* What comes once nobody collects is read by QEMU, behind the rest. */
+/*
+ * Flooded frames that the source has sent as well are here by now.  What comes
+ * once nobody collects is read by QEMU, behind the rest.
+ */
 static void end(RedirectorHold *h, bool late)
 {
     bool given = all_given(h);
 
     if (given && h->collect && !late) {
-        stop_collecting(h);
+        packet_collect_finish(h->collect);
+        h->collect = NULL;
     } else if (given || late) {
         hold_off(h);
     }

@@ -18,6 +18,10 @@ void packet_collect_swap(PacketCollect *c, PacketStream *empty)
 {
 }
 
+void packet_collect_finish(PacketCollect *c)
+{
+}
+
 void packet_collect_stop(PacketCollect *c)
 {
 }

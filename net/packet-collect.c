@@ -21,6 +21,9 @@
 /* Of one queue, in a row. */
 #define BATCH 64
 
+/* As much as a TAP's queue holds by default. */
+#define LAST_BATCHES 16
+
 typedef struct CollectQueue {
     int fd;
     size_t host_hdr_len;        /* of what is read */
@@ -167,14 +170,37 @@ void packet_collect_swap(PacketCollect *c, PacketStream *empty)
     event_notifier_set(&c->wake);
 }
 
+static void end_thread(PacketCollect *c)
+{
+    qatomic_set(&c->ends, true);
+    event_notifier_set(&c->wake);
+    qemu_thread_join(&c->thread);
+}
+
+static void collect_free(PacketCollect *c)
+{
+    qemu_mutex_destroy(&c->lock);
+    event_notifier_cleanup(&c->wake);
+    g_free(c);
+}
+
+void packet_collect_finish(PacketCollect *c)
+{
+    unsigned i, j;
+
+    end_thread(c);
+    for (i = 0; i < c->n; i++) {
+        for (j = 0; j < LAST_BATCHES; j++) {
+            read_queue(c, &c->queues[i]);
+        }
+    }
+    collect_free(c);
+}
+
 void packet_collect_stop(PacketCollect *c)
 {
     if (c) {
-        qatomic_set(&c->ends, true);
-        event_notifier_set(&c->wake);
-        qemu_thread_join(&c->thread);
-        qemu_mutex_destroy(&c->lock);
-        event_notifier_cleanup(&c->wake);
-        g_free(c);
+        end_thread(c);
+        collect_free(c);
     }
 }

@@ -39,8 +39,16 @@ PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into);
 void packet_collect_swap(PacketCollect *c, PacketStream *empty);
 
 /**
- * packet_collect_stop() - End that
+ * packet_collect_finish() - Read what is there, and end
  * @c: what packet_collect_start() returned
+ *
+ * The thread may have had no processor for a while.
+ */
+void packet_collect_finish(PacketCollect *c);
+
+/**
+ * packet_collect_stop() - End, and leave the rest where it is
+ * @c: what packet_collect_start() returned, or NULL
  */
 void packet_collect_stop(PacketCollect *c);
 
