@@ -11,6 +11,7 @@ import time
 
 PARAMETERS = {"rounds": 6, "seed": 1, "flooded": 0, "before": 0.3, "after": 0.3}
 TIME_LIMIT_S = 1800
+MOST_GAP_MS = 5000
 RATES = (500, 1000, 2000, 4000, 8000)
 ENDINGS = ("completed",) * 7 + ("cancelled", "failed")
 CAPABILITIES = ("", "", "multifd", "postcopy-ram")
@@ -109,6 +110,9 @@ def judge(result):
 
     judge_all = handed_over if result["parameters"]["late"] else every_packet_once
     want = result["parameters"]["rounds"]
+    gap = result["longest_gap_ms"]
     return [(f"{len(result['moves'])} of {want} rounds, "
              f"{result['notes']['completed']} migrations completed", len(result["moves"]) == want),
+            # A migration without traffic would show nothing.
+            (f"packets came all the time, but for {gap:.0f} ms", gap < MOST_GAP_MS),
             *judge_all(result)]
