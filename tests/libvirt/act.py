@@ -15,7 +15,7 @@ import handover
 import rig
 from domain import NAME, Domain
 from load import Move
-from rig import Host, Rig, RigError, wait_until
+from rig import Event, Host, Rig, RigError, wait_until
 
 MIGRATION_S = 60
 SETTLE_S = 1.5
@@ -35,6 +35,7 @@ class Act:
         self.domain = what
         self.handover = with_handover
         self.here: Host = the_rig.hosts[0]
+        self.wanted = 1         # moves, where a scenario leaves that open
         self.spares = True      # a running guest keeps its packets
         self.notes: dict[str, Any] = {}
         self._log = log
@@ -167,13 +168,14 @@ class Act:
 
     # ---- afterwards
 
+    def events(self) -> list[Event]:
+        return [event for event in self.rig.events() if event.ns >= self._started_ns]
+
     def moves(self) -> list[Move]:
         """The times in which the guest stood still, on whatever host it was."""
         moves: list[Move] = []
         stopped = 0
-        for event in self.rig.events():
-            if event.ns < self._started_ns:
-                continue
+        for event in self.events():
             if event.name == "STOP" and not stopped:
                 stopped = event.ns
             elif event.name == "RESUME" and stopped:
