@@ -48,6 +48,7 @@ struct RedirectorHold {
     int64_t given_at;           /* nothing was left, or 0 */
     PacketCollect *collect;     /* who reads the TAP now, or NULL */
     int hdr_len;                /* of vnet headers when it began */
+    unsigned sure;              /* packets read while they had this length */
     PacketStream collecting;    /* what that fills; as the TAP has them */
     PacketStream collected;     /* what it has filled, in front of it */
     PacketStream queue;         /* what comes through QEMU, behind both */
@@ -127,13 +128,38 @@ static void start_collecting(RedirectorHold *h)
     packet_stream_init(&h->collecting, QUEUE_SIZE, true);
     packet_stream_init(&h->collected, QUEUE_SIZE, true);
     h->hdr_len = hold_netdev(h)->vnet_hdr_len;
+    h->sure = 0;
     h->collect = packet_collect_start(hold_netdev(h), &h->collecting);
 }
 
+static bool same_header(const RedirectorHold *h)
+{
+    return hold_netdev(h)->vnet_hdr_len == h->hdr_len;
+}
+
+/*
+ * A guest's new driver may have chosen another length of vnet headers, which
+ * the thread does not see: what it has read since the length was looked at last
+ * may have been taken apart in the wrong place.
+ */
 static void stop_collecting(RedirectorHold *h)
 {
-    packet_collect_stop(h->collect);
-    h->collect = NULL;
+    if (h->collect) {
+        packet_collect_stop(h->collect);
+        h->collect = NULL;
+        if (!same_header(h)) {
+            h->stats.lost += packet_stream_truncate(&h->collecting, h->sure);
+        }
+    }
+}
+
+static void look_at_header(RedirectorHold *h)
+{
+    if (h->collect && same_header(h)) {
+        h->sure = packet_collect_queued(h->collect);
+    } else {
+        stop_collecting(h);
+    }
 }
 
 static void hold_begin(RedirectorHold *h, bool again)
@@ -211,8 +237,10 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
 /* Those that came directly, where the first ones are. */
 static PacketStream *direct(RedirectorHold *h)
 {
+    look_at_header(h);
     if (h->collect && !h->collected.packets) {
         packet_collect_swap(h->collect, &h->collected);
+        h->sure = 0;
     }
     return h->collected.packets ? &h->collected :
            !h->collect && h->collecting.packets ? &h->collecting : &h->queue;
@@ -252,10 +280,7 @@ static void look(RedirectorHold *h)
         hold_off(h);
         return;
     }
-    /* The guest's driver has gone, or is another one. */
-    if (h->collect && hold_netdev(h)->vnet_hdr_len != h->hdr_len) {
-        stop_collecting(h);
-    }
+    look_at_header(h);
     h->facts.waiting = input_queued(h);
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
         hold_end(h, how);

@@ -14,6 +14,11 @@ PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
     return NULL;
 }
 
+unsigned packet_collect_queued(PacketCollect *c)
+{
+    return 0;
+}
+
 void packet_collect_swap(PacketCollect *c, PacketStream *empty)
 {
 }

@@ -158,6 +158,12 @@ PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
     return c;
 }
 
+unsigned packet_collect_queued(PacketCollect *c)
+{
+    QEMU_LOCK_GUARD(&c->lock);
+    return c->into->packets;
+}
+
 void packet_collect_swap(PacketCollect *c, PacketStream *empty)
 {
     WITH_QEMU_LOCK_GUARD(&c->lock) {

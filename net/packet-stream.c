@@ -226,6 +226,20 @@ void packet_stream_drop_all(PacketStream *s)
     }
 }
 
+unsigned packet_stream_truncate(PacketStream *s, unsigned n)
+{
+    size_t end = s->head;
+    unsigned i, gone = s->packets - MIN(n, s->packets);
+
+    assert(s->scanned == s->tail);
+    for (i = 0; i < n && i < s->packets; i++) {
+        end += prefix_len(s) + ldl_be_p(s->buf + end);
+    }
+    s->packets -= gone;
+    s->scanned = s->tail = end;
+    return gone;
+}
+
 const uint8_t *packet_stream_data(const PacketStream *s, size_t *len)
 {
     *len = s->scanned - s->head;

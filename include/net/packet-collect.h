@@ -23,13 +23,20 @@ typedef struct PacketCollect PacketCollect;
 /**
  * packet_collect_start() - Begin to read all queues of a TAP
  * @nc: netdev, which QEMU, its vhost included, does not read meanwhile, and
- *      whose vnet headers keep their length
+ *      whose vnet headers keep their length: else the caller has to throw
+ *      away what was read since they had it
  * @into: where packets go, behind vnet headers as the TAP has them; nobody
  *        else's until packet_collect_stop(), but for packet_collect_swap()
  *
  * Return: NULL if @nc is no TAP, or not of this host
  */
 PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into);
+
+/**
+ * packet_collect_queued() - How many packets have been collected until now
+ * @c: what packet_collect_start() returned
+ */
+unsigned packet_collect_queued(PacketCollect *c);
 
 /**
  * packet_collect_swap() - Take what has been collected until now

@@ -144,6 +144,15 @@ void packet_stream_drop(PacketStream *s, unsigned n);
 void packet_stream_drop_all(PacketStream *s);
 
 /**
+ * packet_stream_truncate() - Take the last packets out
+ * @s: stream, without an incomplete packet at its end
+ * @n: number of packets to leave
+ *
+ * Return: number of packets taken out
+ */
+unsigned packet_stream_truncate(PacketStream *s, unsigned n);
+
+/**
  * packet_stream_data() - The bytes of all complete packets
  * @s: stream
  * @len: result: how many

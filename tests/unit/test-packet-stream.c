@@ -69,6 +69,32 @@ static void test_fifo(const void *opaque)
     packet_stream_destroy(&s);
 }
 
+static void test_truncate(const void *opaque)
+{
+    bool vnet_hdr = GPOINTER_TO_INT(opaque);
+    PacketStream s;
+    unsigned i;
+
+    packet_stream_init(&s, SIZE, vnet_hdr);
+    g_assert_cmpuint(packet_stream_truncate(&s, 3), ==, 0);
+    for (i = 0; i < 10; i++) {
+        g_assert_true(put(&s, 12, 60 + i, i));
+    }
+    packet_stream_drop(&s, 1);
+    g_assert_cmpuint(packet_stream_truncate(&s, 9), ==, 0);
+    g_assert_cmpuint(packet_stream_truncate(&s, 4), ==, 5);
+    g_assert_true(put(&s, 12, 100, 10));
+    g_assert_cmpuint(s.packets, ==, 5);
+    for (i = 1; i < 5; i++) {
+        check_front(&s, 12, 12, 60 + i, i);
+        packet_stream_drop(&s, 1);
+    }
+    check_front(&s, 12, 12, 100, 10);
+    g_assert_cmpuint(packet_stream_truncate(&s, 0), ==, 1);
+    g_assert_cmpuint(packet_stream_room(&s), >=, SIZE / 2);
+    packet_stream_destroy(&s);
+}
+
 /* All packets at once; what is incomplete stays. */
 static void test_drop_all(const void *opaque)
 {
@@ -376,6 +402,10 @@ int main(int argc, char **argv)
                          test_fifo);
     g_test_add_data_func("/packet-stream/fifo/vnet-hdr", GINT_TO_POINTER(true),
                          test_fifo);
+    g_test_add_data_func("/packet-stream/truncate", GINT_TO_POINTER(false),
+                         test_truncate);
+    g_test_add_data_func("/packet-stream/truncate/vnet-hdr",
+                         GINT_TO_POINTER(true), test_truncate);
     g_test_add_data_func("/packet-stream/drop-all", GINT_TO_POINTER(false),
                          test_drop_all);
     g_test_add_data_func("/packet-stream/drop-all/vnet-hdr",
