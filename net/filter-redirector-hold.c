@@ -47,8 +47,8 @@ struct RedirectorHold {
     HandoverHoldEnd how;        /* it ended */
     int64_t given_at;           /* nothing was left, or 0 */
     PacketCollect *collect;     /* who reads the TAP now, or NULL */
-    int hdr_len;                /* of vnet headers when it began */
-    unsigned sure;              /* packets read while they had this length */
+    unsigned hdr_changes;       /* of vnet headers' length when it began */
+    unsigned sure;              /* packets read before it was set again */
     PacketStream collecting;    /* what that fills; as the TAP has them */
     PacketStream collected;     /* what it has filled, in front of it */
     PacketStream queue;         /* what comes through QEMU, behind both */
@@ -127,20 +127,20 @@ static void start_collecting(RedirectorHold *h)
 {
     packet_stream_init(&h->collecting, QUEUE_SIZE, true);
     packet_stream_init(&h->collected, QUEUE_SIZE, true);
-    h->hdr_len = hold_netdev(h)->vnet_hdr_len;
+    h->hdr_changes = hold_netdev(h)->vnet_hdr_changes;
     h->sure = 0;
     h->collect = packet_collect_start(hold_netdev(h), &h->collecting);
 }
 
 static bool same_header(const RedirectorHold *h)
 {
-    return hold_netdev(h)->vnet_hdr_len == h->hdr_len;
+    return hold_netdev(h)->vnet_hdr_changes == h->hdr_changes;
 }
 
 /*
- * A guest's new driver may have chosen another length of vnet headers, which
- * the thread does not see: what it has read since the length was looked at last
- * may have been taken apart in the wrong place.
+ * A guest's new driver chooses the length of vnet headers, perhaps by way of
+ * another one, and the thread does not see it: what it has read since this was
+ * looked at last may have been taken apart in the wrong place.
  */
 static void stop_collecting(RedirectorHold *h)
 {
