@@ -15,7 +15,7 @@ import handover
 import rig
 from domain import NAME, Domain
 from load import Move
-from rig import Host, Rig, RigError, wait_until
+from rig import Event, Host, Rig, RigError, wait_until
 
 MIGRATION_S = 60
 SETTLE_S = 1.5
@@ -167,11 +167,15 @@ class Act:
 
     # ---- afterwards
 
+    def events(self) -> list[Event]:
+        """In the order of their times."""
+        return self.rig.events()
+
     def moves(self) -> list[Move]:
         """The times in which the guest stood still, on whatever host it was."""
         moves: list[Move] = []
         stopped = 0
-        for event in self.rig.events():
+        for event in self.events():
             if event.ns < self._started_ns:
                 continue
             if event.name == "STOP" and not stopped:

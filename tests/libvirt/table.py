@@ -47,8 +47,13 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    lines = [HEAD, *(row for result in results for row in rows(result))]
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(HEAD))]
+    return in_columns([HEAD, *(row for result in results for row in rows(result))])
+
+
+def in_columns(lines: list[tuple[str, ...]]) -> str:
+    """The first line is the head; the first two columns are words."""
+    widths = [max(len(line[i]) for line in lines if i < len(line))
+              for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) if i < 2 else cell.rjust(width)
                                for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
                      for line in lines)
