@@ -83,11 +83,17 @@ HandoverKind handover_kind(const uint8_t *frame, size_t len,
     return handover_flooded(frame, len) ? HANDOVER_FLOODED : HANDOVER_UNICAST;
 }
 
+/* Anybody can send an announcement: one who knows marks tells, too. */
+static bool barrier_holds(const HandoverSource *s)
+{
+    return s->barrier && (!s->marks || s->runs);
+}
+
 bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
 {
     switch (kind) {
     case HANDOVER_BARRIER:
-        if (!s->barrier) {
+        if (!barrier_holds(s)) {
             s->barrier = true;
             s->barrier_at = now;
         }
@@ -95,8 +101,8 @@ bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
     case HANDOVER_OWN:
         return false;
     case HANDOVER_FLOODED:
-        return !s->ended &&
-               (!s->barrier || now - s->barrier_at < HANDOVER_FLOODED_MS);
+        return !s->ended && (!barrier_holds(s) ||
+                             now - s->barrier_at < HANDOVER_FLOODED_MS);
     default:
         s->heard_at = now;
         s->looks = 0;
@@ -104,9 +110,30 @@ bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
     }
 }
 
+void handover_source_said(HandoverSource *s, HandoverMark mark, int64_t now)
+{
+    switch (mark) {
+    case HANDOVER_NO_MARK:
+        s->barrier = barrier_holds(s);
+        s->marks = s->runs = false;
+        break;
+    case HANDOVER_RUNS:
+        s->barrier = s->barrier && (s->runs || now - s->barrier_at <=
+                                               HANDOVER_TOLD_MS);
+        s->runs = true;
+        s->runs_at = now;
+        break;
+    case HANDOVER_TAKEN:
+        s->taken = true;
+        break;
+    default:
+        break;
+    }
+}
+
 bool handover_lends(const HandoverSource *s, int64_t now)
 {
-    return !s->barrier && !s->runs && now - s->since < HANDOVER_LEND_MS;
+    return !barrier_holds(s) && !s->runs && now - s->since < HANDOVER_LEND_MS;
 }
 
 bool handover_source_ends(const HandoverSource *s, int64_t now)
@@ -114,7 +141,7 @@ bool handover_source_ends(const HandoverSource *s, int64_t now)
     int64_t silent = now - MAX(s->heard_at, s->barrier ? s->barrier_at
                                                        : s->runs_at);
 
-    return s->marks && !s->ended && (s->barrier || s->runs) &&
+    return s->marks && s->runs && !s->ended &&
            s->looks >= HANDOVER_LOOKS &&
            silent >= (s->barrier ? HANDOVER_DRY_MS : HANDOVER_NO_BARRIER_MS);
 }

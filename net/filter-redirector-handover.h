@@ -106,6 +106,21 @@ typedef struct HandoverSource {
 HandoverKind handover_kind(const uint8_t *frame, size_t len,
                            const uint8_t (*own)[6], unsigned n);
 
+/*
+ * A destination that knows marks says that its guest runs when it announces it.
+ * An announcement that is older than this is somebody else's, or an old one
+ * that the network has reflected: no barrier.
+ */
+#define HANDOVER_TOLD_MS 100
+
+/**
+ * handover_source_said() - The destination has said something
+ * @s: source
+ * @mark: what; HANDOVER_NO_MARK: it has gone
+ * @now: ms
+ */
+void handover_source_said(HandoverSource *s, HandoverMark mark, int64_t now);
+
 /**
  * handover_source_takes() - Is a packet to be handed over?
  * @s: source

@@ -11,6 +11,7 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qapi/qapi-events-filter-redirector.h"
+#include "net/packet-collect.h"
 #include "net/packet-stream.h"
 #include "net/vhost_net.h"
 #include "filter-redirector-end.h"
@@ -45,7 +46,10 @@ struct RedirectorHold {
     HandoverHold facts;
     HandoverHoldEnd how;        /* it ended */
     int64_t given_at;           /* nothing was left, or 0 */
-    PacketStream queue;
+    PacketCollect *collect;     /* who reads the TAP now, or NULL */
+    PacketStream collecting;    /* what that fills; as the TAP has them */
+    PacketStream collected;     /* what it has filled, in front of it */
+    PacketStream queue;         /* what comes through QEMU, behind both */
     HandoverOnce once;          /* flooded frames that the peer sent */
     unsigned before;            /* the peer's that go before those held back */
     bool was_on;                /* packets that come now come late */
@@ -87,7 +91,7 @@ static bool queue_has_room(const RedirectorHold *h)
 NetFilterIntake redirector_hold_intake(RedirectorHold *h)
 {
     h->intake = h->state == HOLD_OFF ? NET_FILTER_INTAKE_DEFAULT :
-                is_on(h) && h->source.live && queue_has_room(h)
+                is_on(h) && !h->collect && h->source.live && queue_has_room(h)
                 ? NET_FILTER_INTAKE_TAKE : NET_FILTER_INTAKE_HOLD;
     return h->intake;
 }
@@ -113,6 +117,23 @@ static void tell(RedirectorHold *h)
 
 /* Beginning and end */
 
+/*
+ * A source that knows marks tells when all has come.  Otherwise each packet is
+ * looked at when it comes, and a hold for a late packet ends at once.
+ */
+static void start_collecting(RedirectorHold *h)
+{
+    packet_stream_init(&h->collecting, QUEUE_SIZE, true);
+    packet_stream_init(&h->collected, QUEUE_SIZE, true);
+    h->collect = packet_collect_start(hold_netdev(h), &h->collecting);
+}
+
+static void stop_collecting(RedirectorHold *h)
+{
+    packet_collect_stop(h->collect);
+    h->collect = NULL;
+}
+
 static void hold_begin(RedirectorHold *h, bool again)
 {
     h->state = HOLD_ON;
@@ -125,6 +146,9 @@ static void hold_begin(RedirectorHold *h, bool again)
     if (!h->queue.buf) {
         packet_stream_init(&h->queue, QUEUE_SIZE, true);
         handover_once_init(&h->once);
+    }
+    if (h->facts.marks && !again) {
+        start_collecting(h);
     }
     timer_mod(h->tick, now_ms() + TICK_MS);
     trace_redirector_hold_begin(h->source.owner->id, again);
@@ -152,8 +176,12 @@ static void tell_done(RedirectorHold *h)
 
 static void hold_off(RedirectorHold *h)
 {
-    h->stats.lost += h->queue.packets;
+    stop_collecting(h);
+    h->stats.lost += h->collecting.packets + h->collected.packets +
+                     h->queue.packets;
     tell_done(h);
+    packet_stream_destroy(&h->collecting);
+    packet_stream_destroy(&h->collected);
     packet_stream_destroy(&h->queue);
     handover_once_destroy(&h->once);
     timer_del(h->tick);
@@ -178,10 +206,32 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
     h->before = input_queued(h);
 }
 
+/* Those that came directly, where the first ones are. */
+static PacketStream *direct(RedirectorHold *h)
+{
+    if (h->collect && !h->collected.packets) {
+        packet_collect_swap(h->collect, &h->collected);
+    }
+    return h->collected.packets ? &h->collected :
+           !h->collect && h->collecting.packets ? &h->collecting : &h->queue;
+}
+
 static bool all_given(RedirectorHold *h)
 {
-    return !h->before && !h->queue.packets &&
+    return !h->before && !direct(h)->packets &&
            redirector_chain_is_done(h->chain, &h->given_at);
+}
+
+/* What comes once nobody collects is read by QEMU, behind the rest. */
+static void end(RedirectorHold *h, bool late)
+{
+    bool given = all_given(h);
+
+    if (given && h->collect && !late) {
+        stop_collecting(h);
+    } else if (given || late) {
+        hold_off(h);
+    }
 }
 
 static void look(RedirectorHold *h)
@@ -200,10 +250,8 @@ static void look(RedirectorHold *h)
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
         hold_end(h, how);
     }
-    if (h->state == HOLD_ENDS &&
-        (all_given(h) ||
-         now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS)) {
-        hold_off(h);
+    if (h->state == HOLD_ENDS) {
+        end(h, now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS);
     }
 }
 
@@ -314,7 +362,7 @@ static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
         return false;
     }
     handover_once_take(&h->once, data, f->len);
-    packet_stream_drop(&h->queue, 1);
+    packet_stream_drop(direct(h), 1);
     h->stats.cancelled++;
     return true;
 }
@@ -323,16 +371,21 @@ static unsigned hold_read(RedirectorSource *source, PacketFrame *frames,
                           unsigned max)
 {
     RedirectorHold *h = container_of(source, RedirectorHold, source);
+    PacketStream *from;
     unsigned n, i;
 
     if (h->state != HOLD_ENDS || h->before || !source->live) {
         return 0;
     }
     do {
-        n = packet_stream_peek(&h->queue, 0, frames, max);
+        from = direct(h);
+        n = packet_stream_peek(from, 0, frames, max);
     } while (n && cancel_front(h, &frames[0]));
     for (i = 0; i < n; i++) {
         frames[i].dir = NET_FILTER_DIRECTION_TX;
+        if (from != &h->queue) {
+            redirector_hdr_read(hold_netdev(h), &frames[i]);
+        }
         /* One more that may have to be cancelled is looked at in front. */
         if (i && handover_flooded(frame_data(&frames[i]), frames[i].len)) {
             return i;
@@ -348,7 +401,7 @@ static void hold_release(RedirectorSource *source, const PacketFrame *frames,
 
     h->stats.direct += n;
     if (n) {
-        packet_stream_drop(&h->queue, n);
+        packet_stream_drop(direct(h), n);
     }
 }
 
@@ -356,6 +409,10 @@ static void hold_update(RedirectorSource *source)
 {
     RedirectorHold *h = container_of(source, RedirectorHold, source);
 
+    /* Somebody else may have to have what comes now. */
+    if (!source->live) {
+        stop_collecting(h);
+    }
     look(h);
     tell(h);
 }
@@ -487,6 +544,7 @@ static void give_all(RedirectorHold *h)
     if (is_on(h)) {
         h->state = HOLD_ENDS;
         h->before = 0;
+        stop_collecting(h);
     }
     redirector_pass_now(&h->source, h->chain);
 }

@@ -256,22 +256,10 @@ static void tell_done(RedirectorLend *l)
 
 void redirector_lend_said(RedirectorLend *l, HandoverMark mark)
 {
-    switch (mark) {
-    case HANDOVER_NO_MARK:
-        l->facts.marks = l->facts.runs = false;
-        break;
-    case HANDOVER_HELLO:
+    if (mark == HANDOVER_HELLO) {
         l->facts.marks = redirector_chardev_mark(l->output, HANDOVER_HELLO);
-        break;
-    case HANDOVER_RUNS:
-        l->facts.runs = true;
-        l->facts.runs_at = now_ms();
-        break;
-    case HANDOVER_TAKEN:
-        l->facts.taken = true;
-        break;
-    default:
-        break;
+    } else {
+        handover_source_said(&l->facts, mark, now_ms());
     }
     if (watches(l)) {
         timer_mod(l->tick, now_ms() + TICK_MS);

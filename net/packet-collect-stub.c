@@ -14,6 +14,10 @@ PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
     return NULL;
 }
 
+void packet_collect_swap(PacketCollect *c, PacketStream *empty)
+{
+}
+
 void packet_collect_stop(PacketCollect *c)
 {
 }

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include "qemu/event_notifier.h"
+#include "qemu/lockable.h"
 #include "qemu/thread.h"
 #include "net/eth.h"
 #include "net/packet-collect.h"
@@ -29,15 +30,18 @@ typedef struct CollectQueue {
 
 struct PacketCollect {
     QemuThread thread;
-    EventNotifier stop;
+    EventNotifier wake;
+    bool ends;
+    QemuMutex lock;             /* of what is collected */
     PacketStream *into;
     CollectQueue queues[MAX_QUEUE_NUM];
     unsigned n;
     uint8_t buf[NET_BUFSIZE];
 };
 
-static bool has_room(const PacketCollect *c)
+static bool has_room(PacketCollect *c)
 {
+    QEMU_LOCK_GUARD(&c->lock);
     return packet_stream_room(c->into) >= PACKET_STREAM_FRAME_MAX;
 }
 
@@ -53,14 +57,27 @@ static void keep(PacketCollect *c, const CollectQueue *q, size_t size)
                                       iov.iov_len)) {
         iov = (struct iovec) { min, min_len };
     }
+    QEMU_LOCK_GUARD(&c->lock);
     packet_stream_put(c->into, c->buf, q->hdr_len, &iov, 1);
 }
 
-static void read_queue(PacketCollect *c, const CollectQueue *q)
+/* A guest that runs can have its header's length changed. */
+static void look_at_header(CollectQueue *q)
+{
+    int len = q->host_hdr_len;
+
+    if (len && !ioctl(q->fd, TUNGETVNETHDRSZ, &len)) {
+        q->host_hdr_len = len;
+        q->hdr_len = MIN(q->hdr_len, len);
+    }
+}
+
+static void read_queue(PacketCollect *c, CollectQueue *q)
 {
     ssize_t size;
     unsigned i;
 
+    look_at_header(q);
     for (i = 0; i < BATCH && has_room(c); i++) {
         size = RETRY_ON_EINTR(read(q->fd, c->buf, sizeof(c->buf)));
         if (size <= 0) {
@@ -81,7 +98,7 @@ static void *collect(void *opaque)
 
     for (;;) {
         fds[0] = (struct pollfd) {
-            event_notifier_get_fd(&c->stop), POLLIN,
+            event_notifier_get_fd(&c->wake), POLLIN,
         };
         for (i = 0; i < c->n; i++) {
             /* What finds no room waits in the TAP's queue. */
@@ -90,7 +107,8 @@ static void *collect(void *opaque)
             };
         }
         poll(fds, c->n + 1, -1);
-        if (fds[0].revents) {
+        event_notifier_test_and_clear(&c->wake);
+        if (qatomic_read(&c->ends)) {
             return NULL;
         }
         for (i = 0; i < c->n; i++) {
@@ -131,10 +149,11 @@ PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
     }
     c = g_new0(PacketCollect, 1);
     c->into = into;
-    if (event_notifier_init(&c->stop, false) < 0) {
+    if (event_notifier_init(&c->wake, false) < 0) {
         g_free(c);
         return NULL;
     }
+    qemu_mutex_init(&c->lock);
     queues = qemu_find_net_clients_except(nc->name, ncs, NET_CLIENT_DRIVER_NIC,
                                           MAX_QUEUE_NUM);
     for (i = 0; i < queues; i++) {
@@ -145,12 +164,26 @@ PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
     return c;
 }
 
+void packet_collect_swap(PacketCollect *c, PacketStream *empty)
+{
+    WITH_QEMU_LOCK_GUARD(&c->lock) {
+        PacketStream collected = *c->into;
+
+        *c->into = *empty;
+        *empty = collected;
+    }
+    /* It may wait for room. */
+    event_notifier_set(&c->wake);
+}
+
 void packet_collect_stop(PacketCollect *c)
 {
     if (c) {
-        event_notifier_set(&c->stop);
+        qatomic_set(&c->ends, true);
+        event_notifier_set(&c->wake);
         qemu_thread_join(&c->thread);
-        event_notifier_cleanup(&c->stop);
+        qemu_mutex_destroy(&c->lock);
+        event_notifier_cleanup(&c->wake);
         g_free(c);
     }
 }

@@ -14,8 +14,9 @@
 
 /*
  * While a migration sends its last part, the main loop stands still for most
- * of the time, and a TAP's queue holds 1,000 packets by default.  So a thread
- * that needs nothing else reads them.
+ * of the time; and at its destination it waits for the guest's processors,
+ * which have a lot to do then.  A TAP's queue holds 1,000 packets by default.
+ * So a thread that needs nothing else reads them.
  */
 typedef struct PacketCollect PacketCollect;
 
@@ -23,11 +24,18 @@ typedef struct PacketCollect PacketCollect;
  * packet_collect_start() - Begin to read all queues of a TAP
  * @nc: netdev, which QEMU, its vhost included, does not read meanwhile
  * @into: where packets go, behind vnet headers as the TAP has them; nobody
- *        else's until packet_collect_stop()
+ *        else's until packet_collect_stop(), but for packet_collect_swap()
  *
  * Return: NULL if @nc is no TAP, or not of this host
  */
 PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into);
+
+/**
+ * packet_collect_swap() - Take what has been collected until now
+ * @c: what packet_collect_start() returned
+ * @empty: a stream without packets, where further ones go; result: the packets
+ */
+void packet_collect_swap(PacketCollect *c, PacketStream *empty);
 
 /**
  * packet_collect_stop() - End that

@@ -76,7 +76,9 @@ CHECKED = (
     "qtest", "receive rate=20000", "inject", "multiqueue",
     "migrate-stock", "migrate-handover", "migrate-handover size=65481 rate=500",
     "migrate-capture", "migrate-cancel", "migrate-fail", "migrate-postcopy", "migrate-multifd",
-    "migrate-killed", "migrate-libvirt", "migrate-handover late=off queues=4", "migrate-resumed",
+    "migrate-killed", "migrate-libvirt", "migrate-libvirt announcement=never",
+    "migrate-libvirt announcement=late", "migrate-libvirt rate=2 flooded=0 back=2",
+    "migrate-handover late=off queues=4", "migrate-resumed",
     "migrate-many", "spoilt", "spoilt spoil=swap=997",
 )
 # What "make lab-sweep" runs when not told: the table of docs/robustness.md.

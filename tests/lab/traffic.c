@@ -13,6 +13,8 @@
  *           sink                      throw away what the asker sends
  *           source BYTES              answer with so many bytes
  *           queues                    answer with the card's counters
+ *           counters                  answer with what this side's network
+ *                                     stack has counted (files of /proc/net)
  *   traffic run HOST PORT RATE BACK SIZE FLOWS DIR
  *       In the client. Sends RATE packets a second and has the peer send BACK
  *       (0: none), with SIZE bytes of UDP payload, until SIGTERM; packet n is
@@ -35,6 +37,8 @@
  *       many from its source.
  *   traffic queues HOST PORT
  *       In the client. Prints the counters of the peer's network card.
+ *   traffic counters HOST PORT
+ *       In the client. Prints what the peer's network stack has counted.
  *   traffic set-queues INTERFACE N
  *       In the guest. Has the network card use N queues.
  *
@@ -492,11 +496,38 @@ static void send_bytes(int fd, unsigned long bytes)
 
 /* ---- peer ---- */
 
+/*
+ * What a receiver's own stack drops no network has lost.  One line for each
+ * line of a file, behind the file's name.
+ */
+static void send_counters(int fd)
+{
+    static const char *const names[] = { "udp", "snmp", "dev", "softnet_stat" };
+    FILE *out = fdopen(dup(fd), "w");
+    char line[1024], path[64];
+
+    for (size_t i = 0; out && i < ARRAY_LENGTH(names); i++) {
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/net/%s", names[i]);
+        file = fopen(path, "r");
+        while (file && fgets(line, sizeof(line), file)) {
+            fprintf(out, "%s %s", names[i], line);
+        }
+        if (file) {
+            fclose(file);
+        }
+    }
+    if (out) {
+        fclose(out);
+    }
+}
+
 /* A transfer must not keep the peer from its packets, nor break it. */
 static bool peer_answers_in_child(const char *order)
 {
     return !strcmp(order, "dump\n") || !strcmp(order, "sink\n") ||
-           !strncmp(order, "source ", 7);
+           !strcmp(order, "counters\n") || !strncmp(order, "source ", 7);
 }
 
 static void peer_answer(int fd, const char *order, const Sender *sender,
@@ -509,6 +540,8 @@ static void peer_answer(int fd, const char *order, const Sender *sender,
         send_log(fd, arrived);
     } else if (!strcmp(order, "sink\n")) {
         discard_all(fd);
+    } else if (!strcmp(order, "counters\n")) {
+        send_counters(fd);
     } else if (sscanf(order, "source %lu", &bytes) == 1) {
         send_bytes(fd, bytes);
     }
@@ -875,13 +908,14 @@ static int bulk_main(const char *host, unsigned port, unsigned bytes)
     return got == bytes ? 0 : 1;
 }
 
-static int queues_main(const char *host, unsigned port)
+/* Prints the answer to an order. */
+static int ask_main(const char *host, unsigned port, const char *order)
 {
     char text[4096];
     ssize_t n;
     int fd = connect_tcp(host, port);
 
-    write_all(fd, "queues\n", 7);
+    write_all(fd, order, strlen(order));
     while ((n = recv(fd, text, sizeof(text), 0)) > 0) {
         fwrite(text, 1, n, stdout);
     }
@@ -933,7 +967,10 @@ int main(int argc, char **argv)
                          parse_number("BYTES", argv[4], 1, 1u << 30));
     }
     if (argc == 4 && !strcmp(argv[1], "queues")) {
-        return queues_main(argv[2], port_number(argv[3]));
+        return ask_main(argv[2], port_number(argv[3]), "queues\n");
+    }
+    if (argc == 4 && !strcmp(argv[1], "counters")) {
+        return ask_main(argv[2], port_number(argv[3]), "counters\n");
     }
     if (argc == 4 && !strcmp(argv[1], "set-queues")) {
         queues_set(argv[2], parse_number("N", argv[3], 1, MAX_QUEUES));
@@ -946,6 +983,7 @@ int main(int argc, char **argv)
           "       traffic own PORT INTERFACE\n"
           "       traffic bulk HOST PORT BYTES\n"
           "       traffic queues HOST PORT\n"
+          "       traffic counters HOST PORT\n"
           "       traffic set-queues INTERFACE N\n", stderr);
     return 2;
 }

@@ -35,6 +35,7 @@ class Act:
         self.domain = what
         self.handover = with_handover
         self.here: Host = the_rig.hosts[0]
+        self.wanted = 1         # moves, where a scenario leaves that open
         self.spares = True      # a running guest keeps its packets
         self.notes: dict[str, Any] = {}
         self._log = log
@@ -169,15 +170,13 @@ class Act:
 
     def events(self) -> list[Event]:
         """In the order of their times."""
-        return self.rig.events()
+        return [event for event in self.rig.events() if event.ns >= self._started_ns]
 
     def moves(self) -> list[Move]:
         """The times in which the guest stood still, on whatever host it was."""
         moves: list[Move] = []
         stopped = 0
         for event in self.events():
-            if event.ns < self._started_ns:
-                continue
             if event.name == "STOP" and not stopped:
                 stopped = event.ns
             elif event.name == "RESUME" and stopped:

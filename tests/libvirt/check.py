@@ -11,7 +11,8 @@
   check.py shell            a prompt among the hosts; $A and $B are their URIs for virsh -c
 
 Each run's packets, logs and counts are in BUILD/libvirt/SCENARIO, the table in
-BUILD/libvirt/table.txt. Options: --build DIR, --qemu FILE, --count N (each scenario N times).
+BUILD/libvirt/table.txt; where the guest moves more than once, each move's in moves.txt. Options:
+--build DIR, --qemu FILE, --count N (each scenario N times), --moves N (of "there-and-back").
 """
 
 import argparse
@@ -21,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ import demo  # noqa: E402
 import rig  # noqa: E402
 import scenarios  # noqa: E402
 import table  # noqa: E402
+from counters import Watch  # noqa: E402
 from domain import NAME, GuestImage, install  # noqa: E402
 from image import LabError  # noqa: E402
 from load import Load  # noqa: E402
@@ -41,35 +44,48 @@ from tap import Group  # noqa: E402
 GROUP = "libvirt"
 BEFORE_S = 2.0
 AFTER_S = 4.0
+PROMPT_MS = 100             # beyond the time that the guest stood still
 
 
-def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario,
+def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario, moves: int,
                  folder: Path) -> dict[str, Any]:
     """Runs it; its result is also in folder/result.json."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     act = scenario.actor(the_rig, scenario.domain, scenario.handover, folder / "virsh.log")
+    act.wanted = moves
     load = Load(image.traffic, folder, scenario.domain, scenario.rate, scenario.broadcasts)
     result: dict[str, Any] = {"scenario": scenario.name, "rate": scenario.rate, "error": ""}
     for host in the_rig.hosts:
         host.mark_log()
+    watch = Watch(the_rig)
     try:
         act.boot()
+        watch.start()
         load.start()
         time.sleep(BEFORE_S)
         scenario.act(act)
         act.await_running()
         time.sleep(AFTER_S)
         load.stop()
+        watch.stop()
+        drops = watch.told(act.events(), scenario.handover)
         result["moves"] = act.moves()
-        result["streams"] = load.figures(result["moves"])
+        result["streams"] = load.figures(result["moves"], drops)
+        result["drops"] = [asdict(drop) for drop in drops]
+        result["softnet_drops"] = watch.softnet
     except rig.RigError as error:
         result["error"] = str(error)
     finally:
         load.kill()
+        watch.stop()
+        result["events"] = [(event.host, event.name, event.ns, event.data)
+                            for event in act.events()]
         result["notes"] = act.notes
         act.destroy()
         keep_logs(the_rig, folder)
+    if "streams" in result:
+        (folder / "moves.txt").write_text(table.moves_table(result) + "\n")
     result["checks"] = judge(scenario, result, act.spares)
     (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
@@ -102,6 +118,16 @@ def judge(scenario: Scenario, result: dict[str, Any],
             checks += [(f"{name}: none {what}", stream[key] == 0) for key, what in
                        (("lost", "lost"), ("duplicated", "doubled"),
                         ("reordered", "out of order"), ("stale", "stale"))]
+            answers = stream.get("from_guest")
+            if answers:
+                checks += [(f"{name}: from the guest, {answers['sent']} sent: none {what}",
+                            answers[key] == 0) for key, what in
+                           (("lost", "lost"), ("duplicated", "doubled"),
+                            ("reordered", "out of order"))]
+        if scenario.prompt:
+            limit = table.stopped_ms(result) + PROMPT_MS
+            checks.append((f"{name}: none on its way for more than {limit:.0f} ms",
+                           stream["latency_ms"]["p100"] <= limit))
     return checks
 
 
@@ -131,7 +157,8 @@ def run_demo(build: Path, qemu: Path, count: int) -> int:
     for number in range(1, count + 1):
         for name, title in demo.SCENARIOS.items():
             folder = target / f"{name}-{number}"
-            result = run_scenario(the_rig, image, scenarios.named(name), folder)
+            result = run_scenario(the_rig, image, scenarios.named(name),
+                                  scenarios.MOVES, folder)
             print(f"{title}, {number} of {count}: {table.one_line(result)}", flush=True)
             bad += [f"{folder.name}: {text}" for text, good in result["checks"] if not good]
             if "streams" in result:
@@ -143,7 +170,7 @@ def run_demo(build: Path, qemu: Path, count: int) -> int:
     return 1 if bad else 0
 
 
-def run_all(chosen: list[Scenario], count: int, build: Path, qemu: Path) -> int:
+def run_all(chosen: list[Scenario], count: int, moves: int, build: Path, qemu: Path) -> int:
     folder = build / "libvirt"
     image = GuestImage(build / "lab", qemu)
     image.make()
@@ -154,13 +181,15 @@ def run_all(chosen: list[Scenario], count: int, build: Path, qemu: Path) -> int:
     for scenario in chosen:
         for number in range(1, count + 1):
             name = scenario.name + (f"#{number}" if count > 1 else "")
-            result = run_scenario(the_rig, image, scenario, folder / name)
+            result = run_scenario(the_rig, image, scenario, moves, folder / name)
             results.append(result)
             bad = [text for text, good in result["checks"] if not good]
             line = table.one_line(result)
             print(f"{'NOT OK' if bad else 'ok'} {name}: {line}", *bad, sep="\n    ", flush=True)
             group.add(f"{scenario.name}: {line}", not bad, "\n".join(bad))
             (folder / "table.txt").write_text(table.table(results) + "\n")
+            if len(result.get("moves", ())) > 1:
+                print((folder / name / "moves.txt").read_text(), flush=True)
     print(f"\n{table.table(results)}")
     return group.write()
 
@@ -173,6 +202,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--build", type=Path, default=TOP / "build")
     parser.add_argument("--qemu", type=Path)
     parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--moves", type=int, default=scenarios.MOVES)
     return parser.parse_intermixed_args()
 
 
@@ -199,7 +229,7 @@ def main() -> int:
             return shell(args.build, qemu)
         if args.what == "demo":
             return run_demo(args.build, qemu, args.count or demo.COUNT)
-        return run_all(chosen, args.count or 1, args.build, qemu)
+        return run_all(chosen, args.count or 1, args.moves, args.build, qemu)
     except (rig.RigError, LabError) as error:
         print(f"check.py: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Copyright (c) 2026 the project's authors
-"""What a user of libvirt gets: a guest is migrated as QEMU does it, and by qemu-handover, some times
-each. A table of all runs, and a plot of one of each: that with the middle one of the longest gaps.
-"""
+"""What a user of libvirt gets: a guest is migrated as QEMU does it, and by qemu-handover, some
+times each. A table of all runs, and a plot of one of each: that with the middle one of the longest
+gaps."""
 
 import json
 import statistics
@@ -15,7 +15,7 @@ from analyse import MS, GuestClock
 from image import LabError, need
 from load import Move
 from packets import read_packets
-from table import in_columns
+from table import laid_out
 
 RATE = 1000                 # packets a second
 COUNT = 5
@@ -57,11 +57,11 @@ def rows(title: str, results: list[Result]) -> list[tuple[str, ...]]:
 
 
 def table(runs: dict[str, list[Run]]) -> str:
-    lines = [HEAD]
+    lines: list[tuple[str, ...]] = [HEAD]
     for name, title in SCENARIOS.items():
         lines += rows(f"{title}, {len(runs[name])} times",
                       [result for _, result in runs[name]])
-    return in_columns(lines)
+    return laid_out(lines)
 
 
 # ---- the plot

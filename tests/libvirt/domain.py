@@ -49,7 +49,7 @@ CARD_XML = """\
   <source bridge='br{number}'/>
   <mac address='{mac}'/>
   <model type='virtio'/>
-  <driver name='qemu' queues='{queues}'/>
+  <driver name='qemu' queues='{queues}' {driver}/>
   <rom enabled='no'/>
 </interface>"""
 
@@ -91,6 +91,8 @@ class Domain:
     queues: int = 1
     bridge: bool = False        # the guest has its addresses on bridges of its own
     disk: bool = False          # it has one, a file for each host
+    driver: str = ""            # more attributes of the cards' <driver>
+    kernel: str = ""            # more words for the guest's kernel
     installed: bool = False     # virt-install says what it has: a disk too, which the hosts share
 
     @property
@@ -115,7 +117,8 @@ class Domain:
         return text.replace("</domain>", f"<qemu:commandline>{extra}</qemu:commandline></domain>")
 
     def _own_xml(self, folder: Path, disk: Path | None) -> str:
-        devices = [CARD_XML.format(number=card, mac=rig.guest_mac(card), queues=self.queues)
+        devices = [CARD_XML.format(number=card, mac=rig.guest_mac(card), queues=self.queues,
+                                    driver=self.driver)
                    for card in range(self.cards)]
         if disk:
             devices.append(DISK_XML.format(path=disk))
@@ -137,7 +140,7 @@ class Domain:
     @property
     def kernel_line(self) -> str:
         return (f"{KERNEL_LINE} cards={self.cards} queues={self.queues} flows={self.flows} "
-                f"bridge={int(self.bridge)}")
+                f"bridge={int(self.bridge)} {self.kernel}")
 
 
 def install(image: GuestImage, folder: Path) -> None:

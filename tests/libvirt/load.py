@@ -5,6 +5,8 @@
 Words beyond those of the lab's analyse.py:
   stale   arrivals in a guest that was moved, of packets sent well before it was stopped: what its
           new host had heard while it waited
+  untaken the guest did not take them: the TAP was full while it simply ran there, or its own stack
+          dropped them (see counters.py). These are not among the "lost"
   own     frames the guest got though their source was its own address
   delay   of packets sent around a move (or a stop): AROUND_S before it until AROUND_S after it
 """
@@ -15,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import counters
 import rig
 from analyse import MS, GuestClock, figures, percentiles
+from counters import Drop, GuestCounters
 from domain import Domain
 from packets import Arrival, read_packets
 
@@ -60,6 +64,7 @@ class Load:
         self.program = program
         self.folder = folder
         self.domain = domain
+        self._guest = GuestCounters()
         self.streams = [
             Stream(f"unicast{card or ''}", f"10.0.{card}.2", FIRST_PORT + PORTS_PER_CARD * card,
                    folder / f"unicast{card or ''}", rate, domain.flows, BACK)
@@ -99,6 +104,10 @@ class Load:
             for place in range(1 + self.domain.bridge):
                 self._fetch(f"10.0.{card}.2", OWN_PORT + OWN_PER_CARD * card + place,
                             self.folder / f"own{card}{place}")
+        said = rig.run(*rig.netns(rig.CLIENT, str(self.program), "counters", "10.0.0.2",
+                                  str(FIRST_PORT)))
+        (self.folder / "guest-counters").write_text(said)
+        self._guest = counters.parse_guest(said)
 
     def kill(self) -> None:
         for stream in self.streams:
@@ -113,19 +122,48 @@ class Load:
 
     # ---- what became of them
 
-    def figures(self, moves: list[Move]) -> dict[str, Any]:
+    def figures(self, moves: list[Move], drops: list[Drop]) -> dict[str, Any]:
         """Of each stream; "moves" are all times in which the guest stood still."""
         arrived = [read_packets(stream.folder, "to-guest.arrived") for stream in self.streams]
         clock = GuestClock(arrived[0], moves)
-        result = {}
-        for stream, arrivals in zip(self.streams, arrived):
+        for arrivals in arrived:
             for arrival in arrivals:
                 arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
-            result[stream.name] = stream_figures(stream, arrivals, moves)
+        sent = [read_packets(stream.folder, "to-guest.sent") for stream in self.streams]
+        result = {stream.name: stream_figures(stream, *packets, moves)
+                  for stream, *packets in zip(self.streams, sent, arrived)}
+        untaken = self._blame(result, drops)
+        for stream, *packets in zip(self.streams, sent, arrived):
+            result[stream.name]["moves"] = each_move(stream, *packets, moves,
+                                                     untaken[stream.name])
         own = [packet for folder in self.folder.glob("own*")
                for packet in read_packets(folder, "to-guest.arrived")]
         result["own"] = {"frames": len(own), "types": sorted({hex(p.number) for p in own})}
         return result
+
+    def _blame(self, result: dict[str, Any], drops: list[Drop]) -> dict[str, set[int]]:
+        """Who dropped what is missing; returns what was not taken from a TAP."""
+        untaken = {}
+        at_taps = counters.match({(name, number): ns for name, figures_ in result.items()
+                                  for number, ns in figures_["missing"].items()}, drops)
+        for stream in self.streams:
+            figures_ = result[stream.name]
+            missing = figures_.pop("missing")
+            end = figures_.pop("end_ns")
+            states = {state: {number for name, number in keys if name == stream.name}
+                      for state, keys in at_taps.items()}
+            untaken[stream.name] = states[counters.RUNNING]
+            rest = set(missing).difference(*states.values())
+            in_guest = min(len(rest), self._guest.dropped(stream.port, stream.flows))
+            figures_["dropped"] = {**{state: len(numbers) for state, numbers in states.items()},
+                                   "guest": in_guest, "nowhere": len(rest) - in_guest}
+            figures_["untaken"] = len(states[counters.RUNNING]) + in_guest
+            figures_["lost"] -= figures_["untaken"]
+            # Whether it still gets packets at the end: those of the last second.
+            late = sum(ns > end for number, ns in missing.items()
+                       if number not in states[counters.RUNNING])
+            figures_["lost_at_end"] = max(0, late - in_guest)
+        return untaken
 
 
 def counts(sent: list[Arrival], arrivals: list[Arrival], flows: int,
@@ -136,24 +174,43 @@ def counts(sent: list[Arrival], arrivals: list[Arrival], flows: int,
     return found
 
 
-def stream_figures(stream: Stream, arrivals: list[Arrival], moves: list[Move]) -> dict[str, Any]:
-    sent = read_packets(stream.folder, "to-guest.sent")
-    found = counts(sent, arrivals, stream.flows, moves)
+def tell_delays(found: dict[str, Any], arrivals: list[Arrival], moves: list[Move]) -> None:
     around = [a for a in first_copies(arrivals)
               if any(stop - AROUND_NS <= a.sent_ns <= resume + AROUND_NS
                      for stop, resume in moves)]
     found["stale"] = sum(is_stale(arrival, moves) for arrival in arrivals)
     found["delay_ms"] = {"p50": 0.0, "p99": 0.0, "p100": 0.0, **percentiles(around, (50, 99, 100))}
+
+
+def each_move(stream: Stream, sent: list[Arrival], arrivals: list[Arrival], moves: list[Move],
+              untaken: set[int]) -> list[dict[str, Any]]:
+    """Of each move by itself: what was sent nearer to it than to another."""
+    turns = [(resume + stop) // 2 for (_, resume), (stop, _) in zip(moves, moves[1:])]
+    found = []
+    for move, start, end in zip(moves, [0, *turns], [*turns, 1 << 63]):
+        ours, came = ([p for p in packets if start <= p.sent_ns < end]
+                      for packets in (sent, arrivals))
+        figures_ = counts(ours, came, stream.flows, [move])
+        tell_delays(figures_, came, [move])
+        figures_["untaken"] = sum(packet.number in untaken for packet in ours)
+        figures_["lost"] -= figures_["untaken"]
+        found.append(figures_)
+    return found
+
+
+def stream_figures(stream: Stream, sent: list[Arrival], arrivals: list[Arrival],
+                   moves: list[Move]) -> dict[str, Any]:
+    found = counts(sent, arrivals, stream.flows, moves)
+    tell_delays(found, arrivals, moves)
     if stream.back:
         answers = counts(read_packets(stream.folder, "from-guest.sent"),
                          read_packets(stream.folder, "from-guest.arrived"), stream.flows, moves)
         found["from_guest"] = {key: answers[key] for key in
                                ("sent", "lost", "duplicated", "reordered", "damaged")}
-    # Whether it still gets packets at the end: those of the last second.
-    end = max((packet.sent_ns for packet in sent), default=0) - AROUND_NS
     seen = {arrival.number for arrival in arrivals}
-    found["lost_at_end"] = sum(packet.number not in seen for packet in sent
-                               if packet.sent_ns > end)
+    found["missing"] = {packet.number: packet.sent_ns for packet in sent
+                        if packet.number not in seen}
+    found["end_ns"] = max((packet.sent_ns for packet in sent), default=0) - AROUND_NS
     return found
 
 

@@ -22,7 +22,15 @@ from rig import RigError
 SLOW_MIB_S = 20             # a bandwidth at which a migration takes some seconds
 SUSPEND_AFTER_S = 2
 SLOW_MANAGER_S = 1.0
-BACK_AND_FORTH = 5
+MOVES = 10                  # of "there-and-back"
+STAY_S = 5.0
+IDLE_MOVES, IDLE_S = 3, 4.0
+IDLE_RATE = 2
+
+
+def stay(act: Act) -> None:
+    """Nothing happens: what the guest takes on this machine."""
+    time.sleep(STAY_S)
 
 
 def move(act: Act) -> None:
@@ -37,9 +45,16 @@ def move_installed(act: Act) -> None:
 
 
 def there_and_back(act: Act) -> None:
-    for _ in range(2 * BACK_AND_FORTH):
+    for _ in range(act.wanted):
         act.migrate()
         act.settle()
+
+
+def idle(act: Act) -> None:
+    """Hardly a packet: one that waits for the next one to wake the guest would be late."""
+    for _ in range(IDLE_MOVES):
+        act.migrate()
+        time.sleep(IDLE_S)
 
 
 def suspend(act: Act) -> None:
@@ -116,6 +131,7 @@ class Scenario:
     rate: int = 1000            # unicast packets a second, to each network card
     broadcasts: int = 100       # broadcast packets a second
     lossless: bool = False      # judged: every packet once, in order
+    prompt: bool = False        # judged: none waits for much longer than the guest stood still
     actor: type[Act] = Act      # by virsh, or by our command
 
     def at(self, rate: int) -> "Scenario":
@@ -126,6 +142,10 @@ def both(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario]:
     """As stock QEMU does it, and with the hand-over, which loses nothing."""
     return [Scenario(f"stock-{name}", act, False, **more),
             Scenario(f"handover-{name}", act, True, **{"lossless": True, **more})]
+
+
+def handed_over(name: str, act: Callable[[Act], None], **more: Any) -> Scenario:
+    return both(name, act, **more)[1]
 
 
 def failing(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario]:
@@ -144,6 +164,7 @@ def command(name: str, act: Callable[..., None], **more: Any) -> Scenario:
 
 WITH_DISK = Domain(disk=True)
 SCENARIOS = [
+    Scenario("stay", stay),
     *both("move", move),
     *both("there-and-back", there_and_back),
     *both("suspend", suspend, lossless=False),
@@ -157,6 +178,11 @@ SCENARIOS = [
     *failing("killed-at-switchover", killed_at_switchover),
     *both("two-cards", move, domain=Domain(cards=2)),
     *both("two-queues", move, domain=Domain(queues=2)),
+    *both("idle", idle, rate=IDLE_RATE, broadcasts=IDLE_RATE, prompt=True),
+    handed_over("ipv6", move, domain=Domain(kernel="ipv6=1")),
+    handed_over("packed-ring", move, domain=Domain(driver="packed='on'")),
+    handed_over("no-event-idx", move, domain=Domain(driver="event_idx='off'")),
+    handed_over("intx", move, domain=Domain(kernel="pci=nomsi")),
     *both("virt-install", move_installed, domain=Domain(installed=True)),
     command("move", move),
     command("move-insecure", move, actor=Insecure),

@@ -9,6 +9,8 @@
 
 #include "qemu/osdep.h"
 #include "qemu/units.h"
+#include "qemu/bswap.h"
+#include "net/eth.h"
 #include <poll.h>
 #include <sys/socket.h>
 #include "filter-redirector-machine.h"
@@ -102,25 +104,32 @@ static void test_destination_ends(const void *data)
     machine_free(m);
 }
 
-/* The guest's driver is there now, and gives no buffer back. */
-static void destination_expect(Destination *d, uint32_t first, uint32_t n)
+/*
+ * The guest's driver is there now, and gives no buffer back.
+ * @packet: VNET_LEN + SIZE bytes
+ */
+static void destination_take(Destination *d, uint8_t *packet)
 {
     const int64_t end = g_get_monotonic_time() +
                         WAIT_SECONDS * G_USEC_PER_SEC;
-    uint8_t packet[VNET_LEN + SIZE];
-    uint32_t head, len, i = 0;
+    uint32_t head, len;
 
-    while (i < n) {
-        if (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
-            g_assert_cmpint(g_get_monotonic_time(), <, end);
-            continue;
-        }
-        g_assert_cmpuint(len, ==, sizeof(packet));
-        qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet,
-                      len);
+    while (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    }
+    g_assert_cmpuint(len, ==, VNET_LEN + SIZE);
+    qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet, len);
+}
+
+static void destination_expect(Destination *d, uint32_t first, uint32_t n)
+{
+    uint8_t packet[VNET_LEN + SIZE];
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        destination_take(d, packet);
         g_assert_cmpuint(packet_seq(packet + VNET_LEN), ==, first + i);
         packet_check(packet + VNET_LEN, SIZE);
-        i++;
     }
 }
 
@@ -185,15 +194,9 @@ static void fill_flooded(uint8_t *packet, uint32_t seq)
 
 static void destination_expect_flooded(Destination *d, uint32_t seq)
 {
-    const int64_t end = g_get_monotonic_time() +
-                        WAIT_SECONDS * G_USEC_PER_SEC;
     uint8_t packet[VNET_LEN + SIZE];
-    uint32_t head, len;
 
-    while (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-    }
-    qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet, len);
+    destination_take(d, packet);
     g_assert_cmpuint(packet_seq(packet + VNET_LEN), ==, seq);
     g_assert_cmpuint(packet[VNET_LEN], ==, 0xff);
 }
@@ -359,11 +362,276 @@ static void test_destination_told(const void *data)
         send_packet(x->outside, SIZE, STEP + i);
     }
     send_announcement(p.m);
+    wait_announced(p.m);
     destination_expect(p.d, 0, 3 * STEP);
     expect_taken_over(&p, 2 * STEP, STEP);
     expect_handed_over(&p, 2 * STEP);
     assert_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP);
     assert_stat(p.d->r, "f1", "input.stats.packets", 2 * STEP);
+    pair_end(&p);
+}
+
+/*
+ * The network's bad days.  How a hold has ended: what QMP says.
+ */
+
+static QDict *taken_over(Pair *p, const char *how)
+{
+    QDict *event = qtest_qmp_eventwait_ref(p->d->r->qts,
+                                           "FILTER_REDIRECTOR_TAKEN_OVER");
+
+    g_assert_cmpstr(qdict_get_str(qdict_get_qdict(event, "data"), "how"), ==,
+                    how);
+    return event;
+}
+
+static void expect_end(Pair *p, const char *how, unsigned packets,
+                       unsigned direct)
+{
+    QDict *event = taken_over(p, how);
+
+    expect_said(event, "f1", "packets", packets);
+    expect_said(event, "f1", "direct", direct);
+    expect_said(event, "f1", "late", 0);
+    expect_said(event, "f1", "lost", 0);
+    qobject_unref(event);
+}
+
+/* The announcement comes to the source first, then what was sent before. */
+static void test_overtaken(const void *data)
+{
+    Pair p = pair_migrated();
+    const pid_t source = qtest_pid(p.m->r->qts);
+
+    run_destination(&p);
+    rig_sync(p.m->r);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    g_assert_cmpint(kill(source, SIGSTOP), ==, 0);
+    send_announcement(p.m);
+    send_packets(p.m->x->outside, SIZE, 0, 2 * STEP);
+    g_assert_cmpint(kill(source, SIGCONT), ==, 0);
+    destination_expect(p.d, 0, 3 * STEP);
+    expect_end(&p, "told", 2 * STEP, STEP);
+    pair_end(&p);
+}
+
+/* No announcement ever gets to the source. */
+static void test_no_announcement(const void *data)
+{
+    Pair p = pair_migrated();
+    unsigned i;
+
+    run_destination(&p);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    for (i = 0; i < 2 * STEP; i++) {
+        send_packet(p.m->x->outside, SIZE, i);
+        g_usleep(20 * 1000);
+    }
+    destination_expect(p.d, 0, 3 * STEP);
+    expect_end(&p, "told", 2 * STEP, STEP);
+    pair_end(&p);
+}
+
+/*
+ * An announcement that is not the destination's: the guest does not run there
+ * yet.  @data: nor ever will
+ */
+static void test_forged(const void *data)
+{
+    Pair p = pair_migrated();
+    uint8_t packet[SIZE];
+
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    send_announcement(p.m);
+    wait_announced(p.m);
+    g_usleep(200 * 1000);
+    if (data) {
+        rig_cont(p.m->r);
+        rig_wait_runstate(p.m->r, "running");
+        pc_nic_expect(&p.m->pc, 0, SIZE, 0, STEP);
+    } else {
+        fill_flooded(packet, STEP);
+        send_raw(p.m->x->outside, packet, SIZE);
+        send_packets(p.m->x->outside, SIZE, STEP + 1, STEP);
+        rig_wait_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP + 1);
+        run_destination(&p);
+        send_packets(p.d->y->outside, SIZE, 2 * STEP + 1, STEP);
+        destination_expect(p.d, 0, STEP);
+        destination_expect_flooded(p.d, STEP);
+        destination_expect(p.d, STEP + 1, 2 * STEP);
+        expect_end(&p, "told", 2 * STEP + 1, STEP);
+    }
+    pair_end(&p);
+}
+
+/* The source goes in the middle, without a word. */
+static void test_source_gone(const void *data)
+{
+    Pair p = pair_migrated();
+
+    run_destination(&p);
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    send_packets(p.d->y->outside, SIZE, STEP, STEP);
+    destination_expect(p.d, 0, STEP);
+    rig_del(p.m->r, "f0");
+    qtest_qmp_assert_success(p.m->r->qts, "{'execute': 'chardev-remove', "
+                             "'arguments': {'id': 'there'}}");
+    destination_expect(p.d, STEP, STEP);
+    expect_end(&p, "disconnected", STEP, STEP);
+    pair_end(&p);
+}
+
+/* The main loop waits for a connection: see free_main_loop(). */
+static char *block_main_loop(Rig *r, const char *dir)
+{
+    char *path = g_strdup_printf("%s/block", dir);
+
+    qtest_qmp_send(r->qts, "{'execute': 'chardev-add', 'arguments': {"
+                   "'id': 'block', 'backend': {'type': 'socket', 'data': {"
+                   "'addr': {'type': 'unix', 'data': {'path': %s}}, "
+                   "'server': true, 'wait': true}}}}", path);
+    while (!g_file_test(path, G_FILE_TEST_EXISTS)) {
+        g_usleep(1000);
+    }
+    return path;
+}
+
+static void free_main_loop(Rig *r, char *path)
+{
+    QDict *reply;
+
+    rig_connect(r, path);
+    reply = qtest_qmp_receive(r->qts);
+    g_assert_true(qdict_haskey(reply, "return"));
+    qobject_unref(reply);
+    unlink(path);
+    g_free(path);
+}
+
+/* The destination's main loop stands still; its TAP's queue is not full. */
+static void test_busy(const void *data)
+{
+    Pair p = pair_migrated();
+    const pid_t source = qtest_pid(p.m->r->qts);
+    char *path;
+    unsigned i;
+
+    if_set_txqueuelen(p.d->y->ifname, STEP);
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    run_destination(&p);
+    destination_expect(p.d, 0, STEP);
+    g_assert_cmpint(kill(source, SIGSTOP), ==, 0);
+    path = block_main_loop(p.d->r, p.d->dir);
+    for (i = 0; i < 3 * STEP; i++) {
+        send_packet(p.d->y->outside, SIZE, STEP + i);
+        g_usleep(1000);
+    }
+    free_main_loop(p.d->r, path);
+    g_assert_cmpint(kill(source, SIGCONT), ==, 0);
+    destination_expect(p.d, STEP, 3 * STEP);
+    expect_end(&p, "told", STEP, 3 * STEP);
+    pair_end(&p);
+}
+
+/* The guest is stopped during the hold, and goes on. */
+static void test_stopped_again(const void *data)
+{
+    Pair p = pair_migrated();
+
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    run_destination(&p);
+    destination_expect(p.d, 0, STEP);
+    rig_stop(p.d->r);
+    send_packets(p.m->x->outside, SIZE, STEP, STEP);
+    rig_wait_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP);
+    rig_cont(p.d->r);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    destination_expect(p.d, STEP, 2 * STEP);
+    expect_end(&p, "told", 2 * STEP, STEP);
+    pair_end(&p);
+}
+
+/* The next packet for a driver that sees them all. */
+static uint32_t next_seq(Pc *pc)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    uint8_t packet[PACKET_MAX];
+
+    while (!pc_nic_poll(pc, 0, 0, packet)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    }
+    return packet_seq(packet);
+}
+
+/*
+ * The guest is reset during the hold, and has no driver for a while.  Whatever
+ * it has missed, its next driver gets what comes then, and the hold ends.
+ */
+static void test_reset_again(const void *data)
+{
+    Pair p = pair_migrated();
+    uint32_t seq, last = 0;
+
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    run_destination(&p);
+    destination_expect(p.d, 0, STEP);
+    qtest_qmp_assert_success(p.d->r->qts, "{'execute': 'system_reset'}");
+    qtest_qmp_eventwait(p.d->r->qts, "RESET");
+    send_packets(p.m->x->outside, SIZE, STEP, STEP);
+    rig_wait_stat(p.m->r, "f0", "output.stats.packets", 2 * STEP);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    pc_nic_redrive(&p.d->pc, 0, 0, 1);
+    send_packets(p.d->y->outside, SIZE, 3 * STEP, STEP);
+    while ((seq = next_seq(&p.d->pc)) < 3 * STEP) {
+        g_assert_cmpuint(seq, >, last);
+        last = seq;
+    }
+    g_assert_cmpuint(seq, ==, 3 * STEP);
+    pc_nic_expect(&p.d->pc, 0, SIZE, 3 * STEP + 1, STEP - 1);
+    qobject_unref(taken_over(&p, "told"));
+    pair_end(&p);
+}
+
+static void fill_tagged(uint8_t *packet, uint16_t type, uint32_t seq)
+{
+    packet_fill(packet, SIZE, seq);
+    stw_be_p(packet + 12, type);
+}
+
+/* Tags stay where they are, of packets handed over and of those that wait. */
+static void test_vlan(const void *data)
+{
+    static const uint16_t types[] = { ETH_P_VLAN, ETH_P_DVLAN };
+    Pair p = pair_migrated();
+    uint8_t packet[SIZE], taken[VNET_LEN + SIZE];
+    unsigned i;
+
+    run_destination(&p);
+    for (i = 0; i < 4; i++) {
+        fill_tagged(packet, types[i % 2], i);
+        send_raw(i < 2 ? p.m->x->outside : p.d->y->outside, packet, SIZE);
+    }
+    for (i = 0; i < 4; i++) {
+        fill_tagged(packet, types[i % 2], i);
+        destination_take(p.d, taken);
+        g_assert_cmpmem(taken + VNET_LEN, SIZE, packet, SIZE);
+    }
+    expect_end(&p, "told", 2, 2);
+    pair_end(&p);
+}
+
+/* No traffic at all; then a single packet, there and late at the source. */
+static void test_idle(const void *data)
+{
+    Pair p = pair_migrated();
+
+    run_destination(&p);
+    expect_end(&p, "told", 0, 0);
+    send_packet(p.d->y->outside, SIZE, 0);
+    destination_expect(p.d, 0, 1);
+    send_packet(p.m->x->outside, SIZE, 1);
+    destination_expect(p.d, 1, 1);
     pair_end(&p);
 }
 
@@ -804,6 +1072,16 @@ int main(int argc, char **argv)
                  "stopped");
         case_add(PREFIX "destination-holds", test_destination_holds, NULL);
         case_add(PREFIX "destination-told", test_destination_told, NULL);
+        case_add(PREFIX "overtaken", test_overtaken, NULL);
+        case_add(PREFIX "no-announcement", test_no_announcement, NULL);
+        case_add(PREFIX "forged/early", test_forged, NULL);
+        case_add(PREFIX "forged/cont", test_forged, "cont");
+        case_add(PREFIX "source-gone", test_source_gone, NULL);
+        case_add(PREFIX "busy", test_busy, NULL);
+        case_add(PREFIX "stopped-again", test_stopped_again, NULL);
+        case_add(PREFIX "reset-again", test_reset_again, NULL);
+        case_add(PREFIX "vlan", test_vlan, NULL);
+        case_add(PREFIX "idle", test_idle, NULL);
         case_add(PREFIX "source-lingers/signal", test_source_lingers, NULL);
         case_add(PREFIX "source-lingers/qmp", test_source_lingers, "qmp");
         case_add(PREFIX "source-lingers/limit", test_source_lingers_no_more,

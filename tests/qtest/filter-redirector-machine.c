@@ -188,6 +188,10 @@ void send_announcement(Machine *m)
     memcpy(packet + 22, mac, 6);
     memcpy(packet + 32, mac, 6);
     send_raw(m->x->outside, packet, sizeof(packet));
+}
+
+void wait_announced(Machine *m)
+{
     rig_wait_stat(m->r, "f0", "input.stats.discarded", 1);
 }
 

@@ -87,6 +87,9 @@ void check_handed_over(Machine *m);
  */
 void send_announcement(Machine *m);
 
+/* ... and its redirector has seen it. */
+void wait_announced(Machine *m);
+
 /*
  * Migration, into a stream that the test reads or doesn't
  */

@@ -362,6 +362,7 @@ static void end_announced_cont(Machine *m, const SwitchCase *c)
     migrate_complete(m, c->path->place);
     check_handed_over(m);
     send_announcement(m);
+    wait_announced(m);
     handed_over = rig_stat(m->r, "f0", "output.stats.packets");
     cont_after_completed(m);
     send_step(m);

@@ -107,6 +107,9 @@ static void test_source_ended(void)
     g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 10));
 }
 
+#define BARRIER_AND_WORD .marks = true, .barrier = true, .barrier_at = 1000, \
+                         .runs = true, .runs_at = 1000
+
 typedef struct EndsCase {
     HandoverSource source;
     int64_t now;
@@ -114,22 +117,18 @@ typedef struct EndsCase {
 } EndsCase;
 
 static const EndsCase ends_cases[] = {
-    /* Neither barrier nor a word that the guest runs. */
+    /* Neither barrier nor a word that the guest runs; or no such word. */
     { { .marks = true, .looks = 9 }, 5000, false },
-    { { .marks = true, .barrier = true, .barrier_at = 1000, .looks = 3 },
-      1004, false },
-    { { .marks = true, .barrier = true, .barrier_at = 1000, .looks = 3 },
-      1005, true },
+    { { .marks = true, .barrier = true, .barrier_at = 1000, .looks = 9 },
+      5000, false },
+    { { BARRIER_AND_WORD, .looks = 3 }, 1004, false },
+    { { BARRIER_AND_WORD, .looks = 3 }, 1005, true },
     /* The same to one that does not know marks; or nobody has looked. */
     { { .barrier = true, .barrier_at = 1000, .looks = 3 }, 1005, false },
-    { { .marks = true, .barrier = true, .barrier_at = 1000, .looks = 2 },
-      1005, false },
-    { { .marks = true, .barrier = true, .barrier_at = 1000, .heard_at = 1003,
-        .looks = 3 }, 1007, false },
-    { { .marks = true, .barrier = true, .barrier_at = 1000, .heard_at = 1003,
-        .looks = 3 }, 1008, true },
-    { { .marks = true, .barrier = true, .ended = true, .looks = 3 }, 1005,
-      false },
+    { { BARRIER_AND_WORD, .looks = 2 }, 1005, false },
+    { { BARRIER_AND_WORD, .heard_at = 1003, .looks = 3 }, 1007, false },
+    { { BARRIER_AND_WORD, .heard_at = 1003, .looks = 3 }, 1008, true },
+    { { BARRIER_AND_WORD, .ended = true, .looks = 3 }, 1005, false },
     /* No barrier comes through. */
     { { .marks = true, .runs = true, .runs_at = 1000, .looks = 3 }, 1299,
       false },
@@ -199,6 +198,53 @@ static void test_lends(void)
     g_assert_true(handover_lends(&s, 1500));
     handover_source_takes(&s, HANDOVER_BARRIER, 1500);
     g_assert_false(handover_lends(&s, 1500));
+}
+
+/*
+ * A network that reflects, or somebody who lies: an announcement before the
+ * destination, which would tell, has said anything.
+ */
+static void test_forged(void)
+{
+    HandoverSource s = { .since = 1000, .marks = true };
+
+    handover_source_takes(&s, HANDOVER_BARRIER, 1100);
+    g_assert_true(handover_lends(&s, 1100));
+    g_assert_true(handover_source_takes(&s, HANDOVER_FLOODED, 1150));
+    handover_source_said(&s, HANDOVER_RUNS, 1201);
+    g_assert_false(handover_lends(&s, 1201));
+    g_assert_true(handover_source_takes(&s, HANDOVER_FLOODED, 1300));
+    s.looks = HANDOVER_LOOKS;
+    g_assert_false(handover_source_ends(&s, 1210));
+    /* The real one. */
+    handover_source_takes(&s, HANDOVER_BARRIER, 1301);
+    g_assert_false(handover_source_takes(&s, HANDOVER_FLOODED, 1311));
+    g_assert_true(handover_source_ends(&s, 1306));
+    /* What the destination says twice changes nothing. */
+    handover_source_said(&s, HANDOVER_RUNS, 2000);
+    g_assert_false(handover_source_takes(&s, HANDOVER_FLOODED, 2000));
+}
+
+/* The destination's word and its announcement: either may come first. */
+static void test_told(void)
+{
+    HandoverSource s = { .since = 1000, .marks = true };
+
+    handover_source_takes(&s, HANDOVER_BARRIER, 1100);
+    handover_source_said(&s, HANDOVER_RUNS, 1100 + HANDOVER_TOLD_MS);
+    g_assert_false(handover_source_takes(&s, HANDOVER_FLOODED, 1200));
+    /* It goes, and comes again. */
+    handover_source_said(&s, HANDOVER_NO_MARK, 1300);
+    g_assert_false(handover_lends(&s, 1300));
+
+    s = (HandoverSource) { .since = 1000, .marks = true };
+    handover_source_takes(&s, HANDOVER_BARRIER, 1100);
+    handover_source_said(&s, HANDOVER_NO_MARK, 1110);
+    /* It has said nothing: the guest may go on here. */
+    g_assert_true(handover_lends(&s, 1110));
+    /* One without marks has to be believed. */
+    handover_source_takes(&s, HANDOVER_BARRIER, 1120);
+    g_assert_false(handover_lends(&s, 1120));
 }
 
 typedef struct HoldCase {
@@ -314,6 +360,8 @@ int main(int argc, char **argv)
     g_test_add_func("/handover/source/looks", test_looks);
     g_test_add_func("/handover/source/lingers", test_lingers);
     g_test_add_func("/handover/lends", test_lends);
+    g_test_add_func("/handover/forged", test_forged);
+    g_test_add_func("/handover/told", test_told);
     g_test_add_func("/handover/hold", test_hold);
     g_test_add_func("/handover/once", test_once);
     g_test_add_func("/handover/once/bounded", test_once_bounded);

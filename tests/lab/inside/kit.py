@@ -220,6 +220,11 @@ class Lab:
         run("ip", "-n", "client", "neigh", "add", guest.GUEST_IP, "lladdr", guest.GUEST_MAC,
             "dev", "eth0", "nud", "permanent")
 
+    def isolate(self, on: bool) -> None:
+        """The TAPs see nothing of each other, only of the client."""
+        for tap in self._taps:
+            run("bridge", "link", "set", "dev", tap, "isolated", "on" if on else "off")
+
     @staticmethod
     def command(*command: str) -> None:
         """Runs a command of the host, that is, of the lab."""

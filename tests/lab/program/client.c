@@ -57,7 +57,8 @@ typedef struct Sender {
     unsigned size;
     unsigned flooded;               /* of each 100 */
     Route route;
-    uint64_t start_ns;              /* CLOCK_MONOTONIC */
+    uint64_t start_ns;              /* of this rate, CLOCK_MONOTONIC */
+    uint64_t start_count;           /* packets before it */
     uint64_t count;                 /* of both kinds */
     uint64_t numbers[2];            /* next one, by kind */
     Log sent;
@@ -148,13 +149,15 @@ static bool send_batch(Sender *s, unsigned due)
 static void sender_work(Sender *s)
 {
     uint64_t now = now_ns(CLOCK_MONOTONIC);
-    uint64_t due_at = s->start_ns + s->count * NS_PER_S / s->rate;
+    uint64_t done = s->count - s->start_count;
+    uint64_t due_at = s->start_ns + done * NS_PER_S / s->rate;
 
     if (now > due_at + BEHIND_NS) {
         s->start_ns += now - due_at - BEHIND_NS;
     }
     for (;;) {
-        uint64_t due = (now - s->start_ns) * s->rate / NS_PER_S + 1 - s->count;
+        uint64_t due = (now - s->start_ns) * s->rate / NS_PER_S + 1 -
+                       (s->count - s->start_count);
 
         if (now < s->start_ns || (int64_t)due <= 0 ||
             !send_batch(s, due < BATCH ? due : BATCH)) {
@@ -227,8 +230,8 @@ static void await_first(int fd, Log *arrived)
 static void start_at(Sender *sender, unsigned rate)
 {
     sender->rate = rate;
-    sender->start_ns = now_ns(CLOCK_MONOTONIC) -
-                       sender->count * NS_PER_S / rate;
+    sender->start_ns = now_ns(CLOCK_MONOTONIC);
+    sender->start_count = sender->count;
 }
 
 static void look_for_orders(Sender *sender)

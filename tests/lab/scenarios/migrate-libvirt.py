@@ -4,11 +4,16 @@
 
 The destination is started with -S and continued once the source has completed, announces itself as
 it likes, and the source is ended at once.
+
+announcement=never: the network keeps it from the source (isolated ports), which knows by the
+destination's word and by the time that all has come; announcement=late: only the first ones.
 """
 
 import time
 
-PARAMETERS = {"late": False, "linger": 0.1}     # seconds until the source is told to end
+PARAMETERS = {"late": False, "linger": 0.1,     # seconds until the source is told to end
+              "announcement": "seen"}
+FIRST_LOST_S = 0.03
 
 
 def run(lab):
@@ -18,8 +23,13 @@ def run(lab):
     result = lab.migration_end(source)
     lab.note("downtime_by_qemu_ms", result.get("downtime"))
     lab.migration_end(destination)
+    if lab.announcement != "seen":
+        lab.isolate(True)
     destination.qmp("cont")
     resume = destination.qmp.event("RESUME", 60, started)
+    if lab.announcement == "late":
+        time.sleep(FIRST_LOST_S)
+        lab.isolate(False)
     lab.mark("src stopped", stop["ns"])
     lab.mark("dst resumed", resume["ns"])
     time.sleep(lab.linger)

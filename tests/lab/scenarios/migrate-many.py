@@ -11,6 +11,7 @@ import time
 
 PARAMETERS = {"rounds": 6, "seed": 1, "flooded": 0, "before": 0.3, "after": 0.3}
 TIME_LIMIT_S = 1800
+MOST_GAP_MS = 5000
 RATES = (500, 1000, 2000, 4000, 8000)
 ENDINGS = ("completed",) * 7 + ("cancelled", "failed")
 CAPABILITIES = ("", "", "multifd", "postcopy-ram")
@@ -18,10 +19,17 @@ CAPABILITIES = ("", "", "multifd", "postcopy-ram")
 
 def draw(dice, rounds):
     """Each round: rate, capability, ending, pause. Enough are completed; a postcopy has no ending
-    but that."""
+    but that.
+
+    With multifd none fails. QEMU's multifd_send_sync_main() waits for its channels with the BQL
+    held: seen with 10.2.2, which answers no QMP any more in one of four migrations whose
+    destination is killed at the switchover, without any netdev or redirector.
+    """
     for _ in range(rounds):
         capability = dice.choice(CAPABILITIES)
         ending = "completed" if capability == "postcopy-ram" else dice.choice(ENDINGS)
+        if capability == "multifd" and ending == "failed":
+            ending = "cancelled"
         yield dice.choice(RATES), capability, ending, round(dice.uniform(0, 0.5), 2)
 
 
@@ -102,6 +110,9 @@ def judge(result):
 
     judge_all = handed_over if result["parameters"]["late"] else every_packet_once
     want = result["parameters"]["rounds"]
+    gap = result["longest_gap_ms"]
     return [(f"{len(result['moves'])} of {want} rounds, "
              f"{result['notes']['completed']} migrations completed", len(result["moves"]) == want),
+            # A migration without traffic would show nothing.
+            (f"packets came all the time, but for {gap:.0f} ms", gap < MOST_GAP_MS),
             *judge_all(result)]
