@@ -140,6 +140,7 @@ help:
 	@echo 'make lab-sweep           a table: migrations over rates and TAP queue lengths (long)'
 	@echo 'make libvirt SCENARIO=NAME  migrate by real libvirt; make libvirt-list names scenarios'
 	@echo 'make libvirt-sweep       all of them, and several packet rates: a table (long)'
+	@echo 'make lab-demo            the same with vhost-net, in the lab (follows make demo)'
 	@echo 'make lab-shell           a prompt in the lab'
 	@echo 'make bench               measure (BENCH="capture inject": some of it; QUICK=1: shorter)'
 	@echo 'make series              write the mailable series to build/series, and check it'

@@ -56,7 +56,9 @@ class Migration:
         ends.add_destination(self.there, self.wires, self.link)
         if self.wires and not wait_for(self._is_connected, CONNECT_S):
             raise Failure("the destination's QEMU does not connect to the source "
-                          f"({self.wires[0].place}).{self.doors.complaint}")
+                          f"({self.wires[0].place}): nothing was migrated."
+                          f"{self.doors.complaint} Is there a firewall, and do the "
+                          "certificates and --peer fit?")
 
     def _is_connected(self) -> bool:
         ends.let_in(self.source, self.wires, self.doors, 0)
