@@ -37,7 +37,7 @@ class Migration:
         host = HOST.match(uri)
         peers = link.peers or ((host[1],) if host and link.open else ())
         self.link = Link(link.source or socket.gethostname(), peers, link.tls, link.path)
-        self.doors = Doors(peers)
+        self.doors = Doors(peers if link.open else ())
         self.report = Report("the guest", source, there, tls=bool(link.tls))
         self.wires: list[ends.Wire] = []
 

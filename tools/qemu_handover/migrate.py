@@ -48,7 +48,7 @@ class Migration:
         self.report = Report(order.domain, order.connect or "", order.destination,
                              tls=bool(order.link.tls))
         self.link = self._named(order.link)
-        self.doors = Doors(self.link.peers)
+        self.doors = Doors(self.link.peers if self.link.open else ())
         self.wires: list[Wire] = []
         self.events = self.there.events([TAKEN])
         self.sent_events = self.source.events([HANDED])
