@@ -414,7 +414,8 @@ def by_qmp_killed(act: Act) -> None:
 
 def by_qmp_left(act: Act) -> None:
     """The destination, when both are complete: the program can't know that it ran nothing, and
-    leaves the source as it is. Whoever knows says "cont" there: the guest gets all."""
+    leaves the source as it is. Whoever knows says "cont" there: the guest gets all that the TAP's
+    queue could take. (It stands still for more than two seconds.)"""
     direct = need_direct(act)
     direct.start_migration("--peer", act.there.name, bandwidth_mib=SLOW_MIB, paused=True)
     act.await_migration("active")

@@ -215,7 +215,7 @@ SCENARIOS = [
     command("qmp-refused", commands.by_qmp_refused, actor=Direct),
     command("qmp-terminated", commands.by_qmp_terminated, actor=Direct),
     command("qmp-destination-killed", commands.by_qmp_killed, actor=Direct),
-    command("qmp-killed-before-cont", commands.by_qmp_left, actor=Direct),
+    command("qmp-killed-before-cont", commands.by_qmp_left, actor=Direct, rate=200),
     *both("guest-bridge", move, domain=Domain(bridge=True), lossless=False),
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}

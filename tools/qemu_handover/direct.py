@@ -136,7 +136,7 @@ class Migration:
             # What the source has for its guest it only gives if it is run again.
             report.status = LOST_GUEST
             report.error += ". If the destination's QEMU has gone, say 'cont' to the source's: " \
-                            "its guest then gets all packets, too"
+                            "its guest then gets what was kept for it"
             return
         if report.runs_at == "destination" and report.status == FAILED:
             report.status = UNCONFIRMED
