@@ -224,7 +224,6 @@ class QmpMachine(Machine):
 
     def last(self, event: str, ident: str) -> Event | None:
         self._events += self._monitor.get_events()
-        self._monitor.clear_events()
         return next((seen["data"] for seen in reversed(self._events) if seen["event"] == event
                      and seen.get("data", {}).get("id") == ident), None)
 
