@@ -374,6 +374,9 @@ def by_qmp(act: Act) -> None:
     for paused in (False, True):
         need_direct(act).start_migration("--peer", act.there.name, paused=paused)
         act.end_migration()
+        for item in act.notes["reports"][-1]["interfaces"]:
+            if item["sent"] is None or item["sent"] != item["packets"]:
+                raise RigError(f"both QEMUs stay, and should have told: {item}")
         act.settle()
 
 
