@@ -90,13 +90,13 @@ bases:
 check-bases:
 	@$(PYTHON) scripts/bases.py check $(BASES_SRC)
 
-# ---- the lab: check-lab, lab, lab-shell, demo
+# ---- the lab: check-lab, lab, lab-shell, lab-demo
 
 QEMU := build/qemu-system-x86_64
 LAB_PYTHON := $(PYTHON)
 include tests/lab/lab.mk
 
-# ---- migrations by real libvirt: check-libvirt, libvirt, libvirt-sweep
+# ---- migrations by real libvirt: check-libvirt, libvirt, libvirt-sweep, demo
 
 include tests/libvirt/libvirt.mk
 
@@ -135,11 +135,12 @@ help:
 	@echo 'make check-GROUP         one group of tests: $(CHECK_GROUPS)'
 	@echo 'make fuzz TIME=60        run each fuzzer that many seconds; FUZZ=NAME: only that one'
 	@echo 'make chaos TIME=60 SEED=1  random events under traffic, that many seconds'
-	@echo 'make demo                the main job on real parts: stock and lossless migrations'
+	@echo 'make demo                the main job: guests migrated by libvirt, as QEMU does it and lossless'
 	@echo 'make lab SCENARIO=NAME   run one scenario in the lab; make lab-list names them'
 	@echo 'make lab-sweep           a table: migrations over rates and TAP queue lengths (long)'
 	@echo 'make libvirt SCENARIO=NAME  migrate by real libvirt; make libvirt-list names scenarios'
 	@echo 'make libvirt-sweep       all of them, and several packet rates: a table (long)'
+	@echo 'make lab-demo            the same with vhost-net, in the lab (follows make demo)'
 	@echo 'make lab-shell           a prompt in the lab'
 	@echo 'make bench               measure (BENCH="capture inject": some of it; QUICK=1: shorter)'
 	@echo 'make series              write the mailable series to build/series, and check it'

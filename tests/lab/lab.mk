@@ -12,7 +12,7 @@ LAB = $(LAB_PYTHON) tests/lab/lab.py --build $(BUILD) --qemu $(QEMU)
 # A test of QEMU's that runs inside the lab, too.
 LAB_QTEST = tests/qtest/filter-redirector-vhost-test
 
-.PHONY: lab lab-shell lab-list lab-sweep demo check-lab
+.PHONY: lab lab-shell lab-list lab-sweep lab-demo check-lab
 
 lab: all
 	@$(LAB) run $(SCENARIO) $(LAB_ARGS)
@@ -26,7 +26,7 @@ lab-list:
 lab-sweep: all
 	@$(LAB) sweep $(SCENARIO) $(LAB_ARGS)
 
-demo: all
+lab-demo: all
 	@$(LAB) demo $(LAB_ARGS)
 
 check-lab: all

@@ -375,7 +375,7 @@ def diagnosis_of(result: dict[str, Any]) -> list[str]:
 
 
 def demo(image: Image, build: Path, given: list[str]) -> int:
-    target = build / "demo"
+    target = build / "demo/vhost"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     runs = []

@@ -169,6 +169,7 @@ class Act:
     # ---- afterwards
 
     def events(self) -> list[Event]:
+        """In the order of their times."""
         return [event for event in self.rig.events() if event.ns >= self._started_ns]
 
     def moves(self) -> list[Move]:

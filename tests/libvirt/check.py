@@ -6,6 +6,7 @@
   check.py list             names the scenarios
   check.py check            the short set that "make check" runs; writes build/check/libvirt.tap
   check.py sweep            all scenarios, and several rates
+  check.py demo             what a user gets: BUILD/demo has a table and a plot
   check.py run SCENARIO..   these; NAME-RATE is one at another packet rate
   check.py shell            a prompt among the hosts; $A and $B are their URIs for virsh -c
 
@@ -29,6 +30,7 @@ sys.dont_write_bytecode = True      # nothing of ours lands beside the sources
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 sys.path[1:1] = [str(TOP / "tests/lab"), str(TOP / "scripts")]
+import demo  # noqa: E402
 import rig  # noqa: E402
 import scenarios  # noqa: E402
 import table  # noqa: E402
@@ -143,6 +145,31 @@ def shell(build: Path, qemu: Path) -> int:
                           env={**os.environ, **uris}).returncode
 
 
+def run_demo(build: Path, qemu: Path, count: int) -> int:
+    target = build / "demo"
+    shutil.rmtree(target, ignore_errors=True)
+    image = GuestImage(build / "lab", qemu)
+    image.make()
+    the_rig = rig.Rig(rig.inside(), qemu)
+    install(image, the_rig.folder)
+    runs: dict[str, list[demo.Run]] = {name: [] for name in demo.SCENARIOS}
+    bad = []
+    for number in range(1, count + 1):
+        for name, title in demo.SCENARIOS.items():
+            folder = target / f"{name}-{number}"
+            result = run_scenario(the_rig, image, scenarios.named(name),
+                                  scenarios.MOVES, folder)
+            print(f"{title}, {number} of {count}: {table.one_line(result)}", flush=True)
+            bad += [f"{folder.name}: {text}" for text, good in result["checks"] if not good]
+            if "streams" in result:
+                runs[name].append((folder, result))
+    if all(runs.values()):
+        print(f"\n{demo.report(runs, target)}")
+    for text in bad:
+        print(f"NOT OK {text}")
+    return 1 if bad else 0
+
+
 def run_all(chosen: list[Scenario], count: int, moves: int, build: Path, qemu: Path) -> int:
     folder = build / "libvirt"
     image = GuestImage(build / "lab", qemu)
@@ -170,11 +197,11 @@ def run_all(chosen: list[Scenario], count: int, moves: int, build: Path, qemu: P
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("list", "check", "sweep", "run", "shell"))
+    parser.add_argument("what", choices=("list", "check", "sweep", "demo", "run", "shell"))
     parser.add_argument("scenario", nargs="*")
     parser.add_argument("--build", type=Path, default=TOP / "build")
     parser.add_argument("--qemu", type=Path)
-    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--moves", type=int, default=scenarios.MOVES)
     return parser.parse_intermixed_args()
 
@@ -188,7 +215,10 @@ def main() -> int:
         chosen = {"check": scenarios.SHORT, "sweep": scenarios.SWEEP}.get(
             args.what, [scenarios.named(name) for name in args.scenario])
         if not rig.inside():
-            if why := rig.why_not():
+            if (why := rig.why_not()) and args.what == "demo":
+                print(f"* no migrations by libvirt: {why}")
+                return 0
+            if why:
                 print(f"* {GROUP}: skipped: {why}")
                 group = Group(GROUP)
                 group.add(GROUP, True, why, skipped=True)
@@ -197,7 +227,9 @@ def main() -> int:
         qemu = args.qemu or args.build / "qemu-system-x86_64"
         if args.what == "shell":
             return shell(args.build, qemu)
-        return run_all(chosen, args.count, args.moves, args.build, qemu)
+        if args.what == "demo":
+            return run_demo(args.build, qemu, args.count or demo.COUNT)
+        return run_all(chosen, args.count or 1, args.moves, args.build, qemu)
     except (rig.RigError, LabError) as error:
         print(f"check.py: {error}", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ from pki import Authority
 from rig import Host, RigError, wait_until
 
 TOOL = rig.HERE.parent.parent / "tools/qemu-handover"
-DONE, FAILED, USAGE, UNCONFIRMED = 0, 1, 2, 3
+DONE, FAILED, USAGE, UNCONFIRMED, LOST_GUEST = 0, 1, 2, 3, 4
 # What only the tool adds, by the beginnings of its ids.
 ADDED = ("handover-", "capture-")
 QEMU_USER = 64055       # host.py's
@@ -75,7 +75,14 @@ class Command(Act):
 
     def end_migration(self, stays: bool = False, status: int | None = None) -> None:
         """What it says has to be true."""
-        wanted = status if status is not None else FAILED if stays else DONE
+        self.need_report(status if status is not None else FAILED if stays else DONE,
+                         "source" if stays else "destination")
+        if not stays:
+            self.here = self.there
+        self.need_nothing_left()
+
+    def need_report(self, wanted: int, place: str) -> None:
+        """Exit status, and where it says that the guest is."""
         try:
             ended = self._virsh.wait(MIGRATION_S)
         except subprocess.TimeoutExpired:
@@ -85,11 +92,8 @@ class Command(Act):
         said = f"{json.dumps(report)} {self._log.read_text()[-1000:]}"
         if ended != wanted:
             raise RigError(f"exit status {ended}, not {wanted}: {said}")
-        if not stays:
-            self.here = self.there
-        if report.get("runs_at", "source") != ("source" if stays else "destination"):
+        if report.get("runs_at", "source") != place:
             raise RigError(f"it does not know where the guest is: {said}")
-        self.need_nothing_left()
 
     def need_nothing_left(self) -> None:
         """In the QEMU that runs the guest; the other one is gone."""
@@ -163,7 +167,11 @@ class Command(Act):
         return answer
 
 
-class Insecure(Command):
+class Unequipped(Command):
     """Without certificates."""
-    options = ("--insecure",)
     secure = False
+
+
+class Insecure(Unequipped):
+    """As who says that it may be."""
+    options = ("--insecure",)

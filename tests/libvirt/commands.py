@@ -13,17 +13,20 @@ from pathlib import Path
 
 import rig
 from act import Act
-from command import DONE, FAILED, Command
+from command import DONE, FAILED, LOST_GUEST, QEMU_USER, Command
+from direct import Direct
 from domain import NAME
 from pki import Authority
 from rig import RigError, wait_until
 
-SLOW = ("--bandwidth", "20")        # MiB/s: a migration takes some seconds
+SLOW_MIB = 20                       # a second: a migration takes some seconds
+SLOW = ("--bandwidth", str(SLOW_MIB))
 CAPTURE_S = 3.0
 PCAP_HEAD, PACKET_HEAD = 24, 16
 IPV4, UDP = b"\x08\x00", 17
 STAYING_RATE = 500                  # packets a second in these scenarios
 FIRST_PORT = 49152                  # where the source listens, if that is free
+OTHER_ADDRESS = "192.168.77.66"     # in the hosts' own network
 
 # Speaks, and tells how many bytes came back before the other side hung up.
 STRANGER = """\
@@ -50,8 +53,32 @@ except OSError:
     print(0)
 """
 
+# Tries until its input ends; tells how often it got through, and how many bytes it got.
+WAITING = """\
+import select, socket, sys
+where, source = (sys.argv[1], int(sys.argv[2])), (sys.argv[3], 0)
+times = size = 0
+def over(wait_s):
+    return select.select([sys.stdin], [], [], wait_s)[0]
+while not over(0.01):
+    try:
+        with socket.create_connection(where, 1, source) as plain:
+            times += 1
+            plain.settimeout(0.1)
+            data = b"?"
+            while data and not over(0):
+                try:
+                    data = plain.recv(65536)
+                    size += len(data)
+                except TimeoutError:
+                    pass
+    except OSError:
+        pass
+print(times, size)
+"""
 
-def ask(act: Command) -> Command:
+
+def ask(act: Act) -> Command:
     if not isinstance(act, Command):
         raise RigError("this is for qemu-handover")
     return act
@@ -88,6 +115,10 @@ def strangers(act: Act) -> None:
 def refused(act: Act) -> None:
     """The destination doesn't get in: the migration is cancelled, the guest stays."""
     act.start_migration(*SLOW)
+    need_refused(act)
+
+
+def need_refused(act: Act) -> None:
     act.end_migration(stays=True)
     error = ask(act).notes["reports"][-1]["error"]
     if "does not connect" not in error:
@@ -135,6 +166,73 @@ def unconfirmed(act: Act) -> None:
     finally:
         folder.with_name("away").rename(folder)
     ask(act).need_nothing_left()
+
+
+def over_socket(act: Act) -> None:
+    """Two hosts that share a folder: no port, no certificates."""
+    folder = act.rig.folder / "sockets"
+    folder.mkdir(exist_ok=True)
+    os.chown(folder, QEMU_USER, QEMU_USER)
+    act.start_migration("--socket", str(folder / "between"))
+    act.end_migration()
+    if left := list(folder.iterdir()):
+        raise RigError(f"left over: {left}")
+
+
+class Waiting:
+    """Somebody on the destination's host, at the source's port all the time: from his own address,
+    or from another one that the host has."""
+
+    def __init__(self, act: Act, address: str = "") -> None:
+        self._tool = subprocess.Popen(
+            rig.netns(act.there.name, sys.executable, "-c", WAITING, act.here.address,
+                      str(FIRST_PORT), address), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def end(self) -> tuple[int, int]:
+        """How often he got through, and how many bytes he got."""
+        out, _ = self._tool.communicate(b"", 10)
+        times, size = out.split()
+        return int(times), int(size)
+
+
+def need_nothing_got(who: Waiting, connects: bool) -> None:
+    times, size = who.end()
+    if size or (connects and not times):
+        raise RigError(f"who waited at the source's port: connected {times} times, got {size} "
+                       "bytes")
+
+
+def strangers_insecure(act: Act) -> None:
+    """Without TLS: one who is there before the destination is turned away, and does not take its
+    place; once it is connected, nobody finds the port open."""
+    host = act.there.name
+    rig.ip(f"-n {host} addr add {OTHER_ADDRESS}/24 dev mgmt")
+    try:
+        waiting = Waiting(act, OTHER_ADDRESS)
+        act.start_migration(*SLOW)
+        act.await_migration("active")
+        time.sleep(1)
+        second = Waiting(act)
+        act.end_migration()
+        need_nothing_got(waiting, True)
+        need_nothing_got(second, False)
+    finally:
+        rig.ip(f"-n {host} addr del {OTHER_ADDRESS}/24 dev mgmt")
+
+
+def once(act: Act) -> None:
+    """The destination is killed when all is complete: who waits behind it gets nothing."""
+    command = ask(act)
+    act.start_migration(*SLOW)
+    act.await_migration("active")
+    time.sleep(1)
+    second = Waiting(act)
+    command.hold_manager_at("completed")
+    act.kill_destination()
+    time.sleep(1)
+    command.release_manager()
+    act.end_migration(stays=True)
+    need_nothing_got(second, False)
 
 
 # ---- what can be killed
@@ -261,3 +359,72 @@ def status(act: Act) -> None:
             "handover-net0" not in found["added"]:
         raise RigError(f"status: {found}")
     act.end_migration()
+
+
+# ---- without libvirt
+
+def need_direct(act: Act) -> Direct:
+    if not isinstance(act, Direct):
+        raise RigError("this is for QEMUs without libvirt")
+    return act
+
+
+def by_qmp(act: Act) -> None:
+    """With TLS, there and back: to one that runs at once, and to one that waits for "cont"."""
+    for paused in (False, True):
+        need_direct(act).start_migration("--peer", act.there.name, paused=paused)
+        act.end_migration()
+        for item in act.notes["reports"][-1]["interfaces"]:
+            if item["sent"] is None or item["sent"] != item["packets"]:
+                raise RigError(f"both QEMUs stay, and should have told: {item}")
+        act.settle()
+
+
+def by_qmp_socket(act: Act) -> None:
+    act.start_migration("--socket", str(act.rig.folder / "between"))
+    act.end_migration()
+    if left := list(act.rig.folder.glob("between*")):
+        raise RigError(f"left over: {left}")
+
+
+def by_qmp_insecure(act: Act) -> None:
+    act.start_migration("--insecure")
+    act.end_migration()
+
+
+def by_qmp_refused(act: Act) -> None:
+    """The destination's certificate has another name."""
+    act.start_migration("--peer", "stranger")
+    need_refused(act)
+
+
+def by_qmp_terminated(act: Act) -> None:
+    need_direct(act).start_migration("--peer", act.there.name, bandwidth_mib=SLOW_MIB)
+    act.await_migration("active")
+    time.sleep(1)
+    need_direct(act).signal_tool(signal.SIGTERM)
+    act.end_migration(stays=True)
+
+
+def by_qmp_killed(act: Act) -> None:
+    """The destination, in the middle."""
+    need_direct(act).start_migration("--peer", act.there.name, bandwidth_mib=SLOW_MIB)
+    act.await_migration("active")
+    time.sleep(1)
+    act.kill_destination()
+    act.end_migration(stays=True)
+
+
+def by_qmp_left(act: Act) -> None:
+    """The destination, when both are complete: the program can't know that it ran nothing, and
+    leaves the source as it is. Whoever knows says "cont" there: the guest gets all that the TAP's
+    queue could take. (It stands still for more than two seconds.)"""
+    direct = need_direct(act)
+    direct.start_migration("--peer", act.there.name, bandwidth_mib=SLOW_MIB, paused=True)
+    act.await_migration("active")
+    direct.signal_tool(signal.SIGSTOP)
+    act.await_migration("completed")
+    act.kill_destination()
+    direct.signal_tool(signal.SIGCONT)
+    direct.need_report(LOST_GUEST, "unknown")
+    direct.qmp(act.here, "cont")

@@ -7,7 +7,7 @@
 
 LIBVIRT = $(PYTHON) tests/libvirt/check.py --build build --qemu $(QEMU)
 
-.PHONY: check-libvirt libvirt libvirt-list libvirt-shell libvirt-sweep
+.PHONY: check-libvirt libvirt libvirt-list libvirt-shell libvirt-sweep demo
 
 check-libvirt: all
 	@$(LIBVIRT) check
@@ -15,6 +15,11 @@ check-libvirt: all
 libvirt: all
 	@$(LIBVIRT) run --count $(if $(filter command line,$(origin COUNT)),$(COUNT),1) \
 		$(if $(MOVES),--moves $(MOVES)) $(SCENARIO)
+
+# What users of libvirt get; then, with vhost, what the lab shows.
+demo: all
+	@$(LIBVIRT) demo $(if $(filter command line,$(origin COUNT)),--count $(COUNT))
+	@$(MAKE) lab-demo
 
 libvirt-shell: all
 	@$(LIBVIRT) shell

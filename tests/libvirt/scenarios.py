@@ -14,7 +14,8 @@ from typing import Any
 import commands
 from act import Act
 from commands import STAYING_RATE
-from command import Command, Insecure
+from command import Command, Insecure, Unequipped
+from direct import Direct
 from domain import NAME, Domain
 from rig import RigError
 
@@ -185,11 +186,14 @@ SCENARIOS = [
     *both("virt-install", move_installed, domain=Domain(installed=True)),
     command("move", move),
     command("move-insecure", move, actor=Insecure),
+    command("socket", commands.over_socket, actor=Unequipped),
     command("twice", commands.twice),
     command("two-cards", move, domain=Domain(cards=2)),
     command("status", commands.status),
     command("capture", commands.capture),
     command("strangers", commands.strangers),
+    command("strangers-insecure", commands.strangers_insecure, actor=Insecure),
+    command("once-insecure", commands.once, actor=Insecure),
     command("wrong-authority", commands.wrong_authority),
     command("wrong-name", commands.wrong_name),
     command("no-certificate", commands.no_certificate),
@@ -204,13 +208,22 @@ SCENARIOS = [
     command("killed-at-switchover", killed_at_switchover),
     command("killed-before-cont", killed_before_cont),
     command("cont-fails", cont_fails, domain=WITH_DISK),
+    command("qmp", commands.by_qmp, actor=Direct),
+    command("qmp-two-cards", commands.by_qmp, actor=Direct, domain=Domain(cards=2)),
+    command("qmp-socket", commands.by_qmp_socket, actor=Direct),
+    command("qmp-insecure", commands.by_qmp_insecure, actor=Direct),
+    command("qmp-refused", commands.by_qmp_refused, actor=Direct),
+    command("qmp-terminated", commands.by_qmp_terminated, actor=Direct),
+    command("qmp-destination-killed", commands.by_qmp_killed, actor=Direct),
+    command("qmp-killed-before-cont", commands.by_qmp_left, actor=Direct, rate=200),
     *both("guest-bridge", move, domain=Domain(bridge=True), lossless=False),
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 # At a rate that a slow, busy machine takes, too: a TAP's queue holds what comes in five seconds.
 SHORT = [BY_NAME[name].at(200) for name in
          ("handover-move", "handover-two-cards", "handover-two-queues", "handover-cont-fails",
-          "handover-killed-before-cont", "handover-killed-at-switchover")]
+          "handover-killed-before-cont", "handover-killed-at-switchover", "command-move",
+          "command-tool-terminated")]
 RATES = (200, 1000, 3000, 10000)
 # All of the above; the plain move at several rates.
 SWEEP = [scenario for scenario in SCENARIOS if scenario.act is not move or

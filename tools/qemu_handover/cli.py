@@ -20,9 +20,10 @@ STATUSES = """\
 exit status: 0 done; 1 failed, the guest goes on where it was; 2 a wrong option;
 3 migrated, but the hand-over was not confirmed; 4 nobody knows where the guest runs"""
 INSECURE = """\
-there are no certificates for QEMU in {}: anybody who gets to the
-source's port would get the guest's packets, and who takes its place could send some. Either
-install certificates (qemu-handover(1) tells how), or use --socket, or say --insecure."""
+there are no certificates for QEMU in {}: without them, who can watch
+the network sees the guest's packets, and a program on the destination's host could take its QEMU's
+place. Either install certificates (qemu-handover(1) tells how), or use --socket, or say
+--insecure."""
 
 
 def _interrupt(*_: Any) -> NoReturn:
@@ -131,13 +132,14 @@ def parser() -> argparse.ArgumentParser:
                       help="by which the destination reaches this host, and which this host's "
                       "certificate has (default: this host's name)")
     move.add_argument("--peer", action="append", default=[], metavar="NAME",
-                      help="common name of the destination's certificate (default: its host "
-                      "name, or the one in DEST-URI)")
+                      help="common name of the destination's certificate; with --insecure, its "
+                      "address (default: its host name, or the one in DEST-URI)")
     move.add_argument("--tls-dir", metavar="DIR", help="with certificates, on both hosts "
                       f"(default: {' or '.join(ends.PKI)})")
     move.add_argument("--socket", metavar="PATH", help="of a Unix socket, on both hosts, instead "
                       "of a TCP port with TLS; -INTERFACE is appended")
-    move.add_argument("--insecure", action="store_true", help="do without TLS")
+    move.add_argument("--insecure", action="store_true", help="do without TLS: one connection "
+                      "for each interface, from the destination's address")
     move.add_argument("--xml", metavar="FILE", help="the destination's domain (virsh's --xml)")
     move.add_argument("--dname", metavar="NAME", help="its name there (virsh's --dname)")
     move.add_argument("--qmp", metavar="PATH", help="without libvirt: the source's QMP socket")

@@ -8,14 +8,17 @@ import sys
 import time
 
 from . import ends
+from .door import Doors
 from .ends import CONFIRM_S, HANDED, TAKEN, Link, ours
 from .machine import Failure, QmpMachine, wait_for
-from .report import DONE, LOST_GUEST, HandedOver, Report
+from .report import DONE, FAILED, LOST_GUEST, UNCONFIRMED, HandedOver, Report
 
 CONNECT_S = 5.0
 CANCEL_S = 5.0
 POLL_S = 0.1
 OVER = ("completed", "failed", "cancelled")
+HOST = re.compile(r"tcp:\[?([^]]+?)\]?:\d+$")         # in a migration's URI
+SETTLE_S = 2.0          # one that fails may tell so before its guest runs again
 
 
 def taps(machine: QmpMachine) -> list[str]:
@@ -31,24 +34,37 @@ class Migration:
     def __init__(self, source: str, there: str, uri: str, link: Link, progress: bool) -> None:
         self.source, self.there = QmpMachine(source), QmpMachine(there)
         self.uri, self.progress = uri, progress
-        self.link = Link(link.source or socket.gethostname(), link.peers, link.tls, link.path)
+        host = HOST.match(uri)
+        peers = link.peers or ((host[1],) if host and link.open else ())
+        self.link = Link(link.source or socket.gethostname(), peers, link.tls, link.path)
+        self.doors = Doors(peers if link.open else ())
         self.report = Report("the guest", source, there, tls=bool(link.tls))
         self.wires: list[ends.Wire] = []
 
     def _set_up(self) -> None:
         if self.link.tls and not self.link.peers:
             raise Failure("say --peer NAME: whom the destination's certificate is for")
+        if not self.source.qmp("query-status")["running"]:
+            raise Failure(f"{self.source.name}: its guest does not run")
         for machine in (self.source, self.there):
             machine.redirectors()
             machine.clean(ours)
         for netdev in taps(self.source):
-            self.wires.append(ends.add_source(self.source, netdev, netdev, netdev, self.link))
+            self.wires.append(ends.add_source(self.source, netdev, netdev, netdev, self.link,
+                                              self.doors))
             self.report.interfaces.append(HandedOver(netdev, ""))
         ends.add_destination(self.there, self.wires, self.link)
-        if self.wires and not wait_for(lambda: self.source.connected(ours), CONNECT_S):
-            raise Failure("the destination's QEMU does not connect to the source")
+        if self.wires and not wait_for(self._is_connected, CONNECT_S):
+            raise Failure("the destination's QEMU does not connect to the source "
+                          f"({self.wires[0].place}): nothing was migrated."
+                          f"{self.doors.complaint} Is there a firewall, and do the "
+                          "certificates and --peer fit?")
 
-    def _migrate(self) -> str:
+    def _is_connected(self) -> bool:
+        ends.let_in(self.source, self.wires, self.doors, 0)
+        return not self.doors.waits and self.source.connected(ours)
+
+    def _migrate(self) -> None:
         self.there.qmp("migrate-incoming", uri=self.uri)
         self.source.qmp("migrate", uri=self.uri)
         while (status := self.source.qmp("query-migrate"))["status"] not in OVER:
@@ -62,7 +78,9 @@ class Migration:
         if status["status"] != "completed":
             raise Failure(f"the migration {status['status']}: "
                           f"{status.get('error-desc', 'QEMU does not say why')}")
-        return str(status["status"])
+        wait_for(lambda: self.there.qmp("query-status")["status"] != "inmigrate", SETTLE_S)
+        if self.there.qmp("query-status")["status"] == "paused":
+            self.there.qmp("cont")      # it was started with -S
 
     def _confirm(self) -> None:
         """The source stays until both have told what they know."""
@@ -74,16 +92,14 @@ class Migration:
         self.report.need_complete()
 
     def _place(self) -> str:
-        """Where the guest runs."""
-        try:
-            if self.source.qmp("query-status")["running"]:
-                return "source"
-        except Failure:
-            pass
-        try:
-            return "destination" if self.there.qmp("query-status")["running"] else "unknown"
-        except Failure:
-            return "unknown"
+        """Where the guest runs; empty if nowhere."""
+        for place, machine in (("source", self.source), ("destination", self.there)):
+            try:
+                if machine.qmp("query-status")["running"]:
+                    return place
+            except Failure:
+                pass            # it has gone
+        return ""
 
     def _stop(self) -> None:
         try:
@@ -105,17 +121,31 @@ class Migration:
         except KeyboardInterrupt:
             self.report.error = "interrupted"
             self._stop()
-        self.report.runs_at = self._place()
-        if self.report.runs_at == "unknown":
-            self.report.status = LOST_GUEST
+        finally:
+            self.doors.close()
+        self._conclude()
+        self.report.seconds = round(time.monotonic() - began, 3)
+        for machine in (self.source, self.there):
+            machine.close()
+        return self.report
+
+    def _conclude(self) -> None:
+        report = self.report
+        report.runs_at = wait_for(self._place, SETTLE_S) or "unknown"
+        if report.runs_at == "unknown":
+            # What the source has for its guest it only gives if it is run again.
+            report.status = LOST_GUEST
+            report.error += ". If the destination's QEMU has gone, say 'cont' to the source's: " \
+                            "its guest then gets what was kept for it"
+            return
+        if report.runs_at == "destination" and report.status == FAILED:
+            report.status = UNCONFIRMED
         for machine in (self.source, self.there):
             try:
                 machine.clean(ours)
             except Failure as error:
-                if self.report.error == "":
-                    self.report.left_over.append(str(error))
-        self.report.seconds = round(time.monotonic() - began, 3)
-        return self.report
+                if report.error == "":
+                    report.left_over.append(str(error))
 
 
 def migrate(source: str, there: str, uri: str, link: Link, progress: bool) -> Report:

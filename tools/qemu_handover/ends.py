@@ -4,12 +4,14 @@
 
 The source listens and the destination connects to it: so no port is opened through which packets
 get to a guest, and the source's port is one that is free. Both show certificates and check names.
+Without certificates it is not QEMU that listens: see door.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .door import Doors
 from .machine import Failure, Machine
 
 PREFIX = "handover-"
@@ -38,6 +40,11 @@ class Link:
     tls: str = ""                   # folder with certificates, on both hosts; without: none
     path: str = ""                  # of a Unix socket instead
 
+    @property
+    def open(self) -> bool:
+        """Whoever gets there gets in."""
+        return not (self.tls or self.path)
+
 
 def find_pki() -> str:
     """A folder with certificates for QEMU; empty where there is none."""
@@ -59,13 +66,26 @@ class Wire:
     ident: str
     netdev: str             # at the destination
     address: dict[str, Any]
-    source_netdev: str = ""
-    device: str = ""
+    source_netdev: str
+
+    @property
+    def place(self) -> str:
+        """Where the source listens, for people."""
+        data = self.address["data"]
+        return str(data.get("path") or f"{data['host']}, port {data['port']}")
 
 
-def add_source(machine: Machine, name: str, netdev: str, to_netdev: str, link: Link) -> Wire:
+def _inet(host: str, port: str, **more: Any) -> dict[str, Any]:
+    return {"type": "inet", "data": {"host": host, "port": port, **more}}
+
+
+def add_source(machine: Machine, name: str, netdev: str, to_netdev: str, link: Link,
+               doors: Doors) -> Wire:
     """Makes one interface's source listen. What it adds, clean(ours) removes."""
     ident = PREFIX + name
+    if link.open:
+        port = doors.add(ident, range(FIRST_PORT, LAST_PORT + 1))
+        return Wire(name, ident, to_netdev, _inet(link.source, str(port)), netdev)
     secure: dict[str, Any] = {}
     if link.tls:
         if CREDENTIALS not in machine.ours(ours):
@@ -77,16 +97,34 @@ def add_source(machine: Machine, name: str, netdev: str, to_netdev: str, link: L
         secure = {"tls-creds": CREDENTIALS, "tls-authz": AUTHORIZATION}
     where: dict[str, Any] = \
         {"type": "unix", "data": {"path": f"{link.path}-{name}"}} if link.path else \
-        {"type": "inet", "data": {"host": "", "port": str(FIRST_PORT), "to": LAST_PORT}}
-    machine.qmp("chardev-add", id=ident, backend={"type": "socket", "data": {
-        "addr": where, "server": True, "wait": False, **secure}})
+        _inet("", str(FIRST_PORT), to=LAST_PORT)
+    _add_chardev(machine, ident, where, server=True, wait=False, **secure)
     if not link.path:
-        where = {"type": "inet", "data": {"host": link.source, "port": _port(machine, ident)}}
+        where = _inet(link.source, _port(machine, ident))
+    wire = Wire(name, ident, to_netdev, where, netdev)
+    _add_giver(machine, wire)
+    return wire
+
+
+def let_in(machine: Machine, wires: list[Wire], doors: Doors, limit_s: float) -> None:
+    """Waits so long at the doors, and gives the source who has come."""
+    for ident, connection in doors.wait(limit_s):
+        with connection:
+            machine.pass_file(connection.fileno(), "getfd", fdname=ident)
+        _add_chardev(machine, ident, {"type": "fd", "data": {"str": ident}}, server=False)
+        _add_giver(machine, next(wire for wire in wires if wire.ident == ident))
+
+
+def _add_chardev(machine: Machine, ident: str, where: dict[str, Any], **options: Any) -> None:
+    machine.qmp("chardev-add", id=ident, backend={
+        "type": "socket", "data": {"addr": where, **options}})
+
+
+def _add_giver(machine: Machine, wire: Wire) -> None:
     machine.qmp("object-add", **{
-        "qom-type": "filter-redirector", "id": ident, "netdev": netdev, "queue": "tx",
-        "outdev": ident, "vnet_hdr_support": True,
+        "qom-type": "filter-redirector", "id": wire.ident, "netdev": wire.source_netdev,
+        "queue": "tx", "outdev": wire.ident, "vnet_hdr_support": True,
         "enable_when_stopped": True, "enable_when_running": False})
-    return Wire(name, ident, to_netdev, where, netdev)
 
 
 def _port(machine: Machine, ident: str) -> str:
@@ -123,9 +161,9 @@ def add_destination(machine: Machine, wires: list[Wire], link: Link) -> None:
         machine.qmp("object-add", **{"qom-type": "tls-creds-x509", "id": CREDENTIALS,
                                      "dir": link.tls, "endpoint": "client", "verify-peer": True})
     for wire in wires:
-        machine.qmp("chardev-add", id=wire.ident, backend={"type": "socket", "data": {
-            "addr": wire.address, "server": False, "reconnect-ms": RECONNECT_MS,
-            **({"tls-creds": CREDENTIALS} if link.tls else {})}})
+        _add_chardev(machine, wire.ident, wire.address, server=False,
+                     **{"reconnect-ms": RECONNECT_MS},
+                     **({"tls-creds": CREDENTIALS} if link.tls else {}))
         machine.qmp("object-add", **{
             "qom-type": "filter-redirector", "id": wire.ident, "netdev": wire.netdev,
             "queue": "tx", "indev": wire.ident, "vnet_hdr_support": True,

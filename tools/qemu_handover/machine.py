@@ -29,6 +29,10 @@ class Machine:
     def qmp(self, execute: str, **arguments: Any) -> Any:
         raise NotImplementedError
 
+    def pass_file(self, number: int, execute: str, **arguments: Any) -> Any:
+        """A command that takes a file with it: only on this host."""
+        raise NotImplementedError
+
     def redirectors(self) -> list[dict[str, Any]]:
         try:
             answer: list[dict[str, Any]] = self.qmp("query-filter-redirectors")
@@ -164,7 +168,6 @@ class LibvirtMachine(Machine):
             raise Refused(f"{self.name}: {execute}: {error}") from None
 
     def pass_file(self, number: int, execute: str, **arguments: Any) -> Any:
-        """A command that takes a file with it. libvirt must be on this host for that."""
         command = json.dumps({"execute": execute, "arguments": arguments})
         try:
             text, _ = self.host.qemu.qemuMonitorCommandWithFiles(self.dom, command, [number], 0)
@@ -206,9 +209,21 @@ class QmpMachine(Machine):
             raise Refused(f"{self.name}: {execute}: {answer['error']['desc']}")
         return answer["return"]
 
+    def pass_file(self, number: int, execute: str, **arguments: Any) -> Any:
+        try:
+            self._monitor.send_fd_scm(number)
+        except Exception as error:
+            raise Refused(f"{self.name}: {execute}: {error or type(error).__name__}") from None
+        return self.qmp(execute, **arguments)
+
+    def close(self) -> None:
+        try:
+            self._monitor.close()
+        except Exception:   # pylint: disable=broad-exception-caught  # it has gone with QEMU
+            pass
+
     def last(self, event: str, ident: str) -> Event | None:
         self._events += self._monitor.get_events()
-        self._monitor.clear_events()
         return next((seen["data"] for seen in reversed(self._events) if seen["event"] == event
                      and seen.get("data", {}).get("id") == ident), None)
 

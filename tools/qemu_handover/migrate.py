@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 
 from . import ends
 from .domain import interfaces, with_arguments
+from .door import Doors
 from .ends import CONFIRM_S, HANDED, TAKEN, Link, Wire, ours
 from .machine import Failure, Libvirt, LibvirtMachine, Refused, wait_for
 from .report import DONE, FAILED, LOST_GUEST, UNCONFIRMED, HandedOver, Report
@@ -46,6 +47,8 @@ class Migration:
         self.machine: LibvirtMachine = self.source.machine(order.domain)
         self.report = Report(order.domain, order.connect or "", order.destination,
                              tls=bool(order.link.tls))
+        self.link = self._named(order.link)
+        self.doors = Doors(self.link.peers if self.link.open else ())
         self.wires: list[Wire] = []
         self.events = self.there.events([TAKEN])
         self.sent_events = self.source.events([HANDED])
@@ -61,6 +64,8 @@ class Migration:
         if self.machine.dom.jobInfo()[0] != self.source.api.VIR_DOMAIN_JOB_NONE:
             raise Failure(f"'{self.order.domain}' is busy; see: virsh domjobinfo "
                           f"{self.order.domain}")
+        if self.link.open and urlparse(self.source.conn.getURI()).hostname:
+            raise Failure("--insecure works on the source's host only")
         if self.there.state(self.name_there) not in ("absent", "shut off"):
             raise Failure(f"a domain '{self.name_there}' runs at the destination already")
         self.machine.redirectors()
@@ -68,17 +73,17 @@ class Migration:
     def _set_up(self, folder: str) -> list[str]:
         """The source's ends, and virsh's command."""
         self.machine.clean(ours)        # of a former migration, whose tool was killed
-        link = self._named(self.order.link)
         for card in interfaces(self.machine.dom.XMLDesc(0)):
             self.wires.append(ends.add_source(self.machine, card.alias, card.netdev,
-                                              card.destination_netdev, link))
+                                              card.destination_netdev, self.link,
+                                              self.doors))
             self.report.interfaces.append(HandedOver(card.alias, card.device))
         flags = self.source.api.VIR_DOMAIN_XML_MIGRATABLE | self.source.api.VIR_DOMAIN_XML_SECURE
         xml = Path(self.order.xml).read_text(encoding="utf-8") if self.order.xml else \
             self.machine.dom.XMLDesc(flags)
         path = Path(folder, "destination.xml")
-        path.write_text(with_arguments(xml, ends.destination_arguments(self.wires, link)),
-                        encoding="utf-8")
+        path.write_text(with_arguments(xml, ends.destination_arguments(self.wires,
+                                                                  self.link)), encoding="utf-8")
         # Should this program be killed, virsh is not to go on alone.
         command = ["setpriv", "--pdeathsig", "KILL", "virsh", "-q"]
         if self.order.connect:
@@ -114,19 +119,17 @@ class Migration:
                 begun = begun or time.monotonic()
                 if time.monotonic() > begun + CONNECT_S:
                     raise Failure("the destination's QEMU does not connect to the source "
-                                  f"({self._where()}): the migration was cancelled. Is there a "
-                                  "firewall, and do the certificates fit? See the destination's "
+                                  f"({self.wires[0].place}): the migration was cancelled."
+                                  f"{self.doors.complaint} Is there a firewall, and do the "
+                                  "certificates fit? See the destination's "
                                   f"/var/log/libvirt/qemu/{self.name_there}.log")
-            time.sleep(POLL_S)
-
-    def _where(self) -> str:
-        data = self.wires[0].address["data"] if self.wires else {}
-        return str(data.get("path") or f"{data.get('host')}, port {data.get('port')}")
+            ends.let_in(self.machine, self.wires, self.doors, POLL_S)
 
     def _is_sending_alone(self) -> bool:
         """The migration has begun, and somebody is not connected."""
         try:
-            return bool(self.wires) and not self.machine.connected(ours) and \
+            return bool(self.wires) and \
+                (self.doors.waits or not self.machine.connected(ours)) and \
                 bool(self.machine.qmp("query-migrate").get("status") == "active")
         except Refused:
             return False        # it has gone, or libvirt is busy with it
@@ -202,6 +205,8 @@ class Migration:
                 self.report.error = str(error)
             except KeyboardInterrupt:
                 self.report.error = "interrupted"
+            finally:
+                self.doors.close()
             self._conclude(status if not self.report.error or not self._virsh
                            else self._virsh.returncode, _text(said.fileno()))
         if self.report.runs_at == "destination":
