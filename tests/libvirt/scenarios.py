@@ -189,6 +189,7 @@ SCENARIOS = [
     command("socket", commands.over_socket, actor=Unequipped),
     command("twice", commands.twice),
     command("two-cards", move, domain=Domain(cards=2)),
+    command("virt-install", move_installed, domain=Domain(installed=True)),
     command("status", commands.status),
     command("capture", commands.capture),
     command("strangers", commands.strangers),
