@@ -55,13 +55,10 @@ bool packet_stream_put(PacketStream *s, const uint8_t *hdr, size_t hdr_len,
 
     assert(s->scanned == s->tail);
     assert(hdr_len + len && hdr_len + len <= PACKET_LEN_MAX);
-    if (s->size - s->tail < frame) {
-        if (packet_stream_room(s) < frame) {
-            return false;
-        }
-        make_room(s, frame);
+    if (packet_stream_room(s) < frame) {
+        return false;
     }
-    p = s->buf + s->tail;
+    p = make_room(s, frame);
     stl_be_p(p, hdr_len + len);
     if (s->vnet_hdr) {
         stl_be_p(p + 4, hdr_len);
