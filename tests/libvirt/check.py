@@ -135,11 +135,16 @@ def streams_of(result: dict[str, Any]) -> dict[str, Any]:
     return {name: stream for name, stream in result["streams"].items() if name != "own"}
 
 
-def shell(build: Path, qemu: Path) -> int:
+def set_up(build: Path, qemu: Path) -> tuple[rig.Rig, GuestImage]:
     image = GuestImage(build / "lab", qemu)
     image.make()
     the_rig = rig.Rig(rig.inside(), qemu)
     install(image, the_rig.folder)
+    return the_rig, image
+
+
+def shell(build: Path, qemu: Path) -> int:
+    the_rig, _ = set_up(build, qemu)
     uris = {name: host.uri for name, host in zip("AB", the_rig.hosts)}
     return subprocess.run([os.environ.get("SHELL", "/bin/sh")], cwd=the_rig.folder, check=False,
                           env={**os.environ, **uris}).returncode
@@ -148,10 +153,7 @@ def shell(build: Path, qemu: Path) -> int:
 def run_demo(build: Path, qemu: Path, count: int) -> int:
     target = build / "demo"
     shutil.rmtree(target, ignore_errors=True)
-    image = GuestImage(build / "lab", qemu)
-    image.make()
-    the_rig = rig.Rig(rig.inside(), qemu)
-    install(image, the_rig.folder)
+    the_rig, image = set_up(build, qemu)
     runs: dict[str, list[demo.Run]] = {name: [] for name in demo.SCENARIOS}
     bad = []
     for number in range(1, count + 1):
@@ -172,12 +174,9 @@ def run_demo(build: Path, qemu: Path, count: int) -> int:
 
 def run_all(chosen: list[Scenario], count: int, moves: int, build: Path, qemu: Path) -> int:
     folder = build / "libvirt"
-    image = GuestImage(build / "lab", qemu)
-    image.make()
     group = Group(GROUP)
     results = []
-    the_rig = rig.Rig(rig.inside(), qemu)
-    install(image, the_rig.folder)
+    the_rig, image = set_up(build, qemu)
     for scenario in chosen:
         for number in range(1, count + 1):
             name = scenario.name + (f"#{number}" if count > 1 else "")

@@ -11,7 +11,7 @@ from typing import Any
 
 import domain
 import rig
-from command import Command
+from command import ADDED, Command
 from rig import Event, Host, RigError, wait_until
 
 MIB = 1 << 20
@@ -167,7 +167,7 @@ class Direct(Command):
                 raise RigError(f"the guest does not run on {self.here.name} alone")
             names = [item["name"] for item in self.qmp(host, "qom-list", path="/objects")] + \
                 [item["label"] for item in self.qmp(host, "query-chardev")]
-            if left := [name for name in names if name.startswith("handover-")]:
+            if left := [name for name in names if name.startswith(ADDED)]:
                 raise RigError(f"left over on {host.name}: {left}")
 
     def await_running(self) -> None:

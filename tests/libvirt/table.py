@@ -7,8 +7,8 @@ from typing import Any
 from analyse import MS
 
 COLUMNS = (("sent", "sent"), ("delivered", "delivered"), ("lost", "lost"),
-           ("untaken", "untaken"), ("doubled", "duplicated"), ("disorder", "reordered"), ("stale", "stale"),
-           ("gap ms", "longest_gap_ms"))
+           ("untaken", "untaken"), ("doubled", "duplicated"), ("disorder", "reordered"),
+           ("stale", "stale"), ("gap ms", "longest_gap_ms"))
 HEAD = ("scenario", "packets", *(title for title, _ in COLUMNS), "p50 ms", "p99 ms", "max ms",
         "own", "stop ms")
 

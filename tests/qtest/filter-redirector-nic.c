@@ -223,6 +223,18 @@ size_t pc_nic_poll(Pc *pc, unsigned nic, unsigned queue, uint8_t *packet)
     return len;
 }
 
+size_t pc_nic_take(Pc *pc, unsigned nic, uint8_t *packet)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+    size_t got;
+
+    while (!(got = pc_nic_poll(pc, nic, 0, packet))) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    }
+    return got;
+}
+
 void pc_nic_expect(Pc *pc, unsigned nic, size_t size, uint32_t first,
                    unsigned n)
 {

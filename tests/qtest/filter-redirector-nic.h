@@ -97,6 +97,13 @@ void pc_nic_redrive(Pc *pc, unsigned nic, uint64_t features, unsigned queues);
  * Return: its size, 0: there is none
  */
 size_t pc_nic_poll(Pc *pc, unsigned nic, unsigned queue, uint8_t *packet);
+
+/**
+ * pc_nic_take() - Wait for the next packet of the first receive queue
+ * @packet: room for PACKET_MAX bytes
+ * Return: its length
+ */
+size_t pc_nic_take(Pc *pc, unsigned nic, uint8_t *packet);
 void pc_nic_expect(Pc *pc, unsigned nic, size_t size, uint32_t first,
                    unsigned n);
 void pc_nic_expect_silence(Pc *pc, unsigned nic);
