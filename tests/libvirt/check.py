@@ -137,7 +137,6 @@ def streams_of(result: dict[str, Any]) -> dict[str, Any]:
 
 def set_up(build: Path, qemu: Path) -> tuple[rig.Rig, GuestImage]:
     image = GuestImage(build / "lab", qemu)
-    image.make()
     the_rig = rig.Rig(rig.inside(), qemu)
     install(image, the_rig.folder)
     return the_rig, image
@@ -210,6 +209,7 @@ def main() -> int:
     if args.what == "list":
         print(*scenarios.BY_NAME, sep="\n")
         return 0
+    qemu = args.qemu or args.build / "qemu-system-x86_64"
     try:
         chosen = {"check": scenarios.SHORT, "sweep": scenarios.SWEEP}.get(
             args.what, [scenarios.named(name) for name in args.scenario])
@@ -222,8 +222,8 @@ def main() -> int:
                 group = Group(GROUP)
                 group.add(GROUP, True, why, skipped=True)
                 return group.write()
+            GuestImage(args.build / "lab", qemu).make()     # there is no network inside
             return rig.enter()
-        qemu = args.qemu or args.build / "qemu-system-x86_64"
         if args.what == "shell":
             return shell(args.build, qemu)
         if args.what == "demo":
