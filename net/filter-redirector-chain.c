@@ -13,7 +13,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "migration/options.h"
 #include "net/vhost_net.h"
-#include "filter-redirector-end.h"
+#include "filter-redirector-chain.h"
 #include "net/packet-stream.h"
 
 /* Source */

@@ -11,6 +11,7 @@
 #include "qapi/visitor.h"
 #include "net/vhost_net.h"
 #include "qom/object_interfaces.h"
+#include "filter-redirector-chain.h"
 #include "filter-redirector-int.h"
 
 /* What properties may be together */

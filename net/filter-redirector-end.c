@@ -8,6 +8,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
+#include "net/vnet-gso.h"
 #include "filter-redirector-end.h"
 #include "trace.h"
 

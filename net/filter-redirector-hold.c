@@ -14,8 +14,9 @@
 #include "net/packet-collect.h"
 #include "net/packet-stream.h"
 #include "net/vhost_net.h"
-#include "filter-redirector-end.h"
-#include "filter-redirector-handover.h"
+#include "filter-redirector-chain.h"
+#include "filter-redirector-chardev.h"
+#include "filter-redirector-hold.h"
 #include "trace.h"
 
 /* How often to look whether a hold ends. */

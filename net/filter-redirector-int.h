@@ -14,6 +14,8 @@
 #include "qemu/timer.h"
 #include "net/filter-redirector.h"
 #include "system/runstate.h"
+#include "filter-redirector-hold.h"
+#include "filter-redirector-lend.h"
 #include "filter-redirector-pump.h"
 
 struct Redirector {

@@ -13,7 +13,9 @@
 #include "qapi/qapi-events-filter-redirector.h"
 #include "net/packet-collect.h"
 #include "net/packet-stream.h"
-#include "filter-redirector-end.h"
+#include "filter-redirector-chain.h"
+#include "filter-redirector-chardev.h"
+#include "filter-redirector-lend.h"
 #include "trace.h"
 
 /* How often to look whether the guest has got all back. */

@@ -7,7 +7,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "filter-redirector-end.h"
+#include "filter-redirector-packet.h"
 
 /* Not reached: without the properties nobody can ask for them. */
 

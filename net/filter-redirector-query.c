@@ -12,6 +12,7 @@
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "qemu/cutils.h"
+#include "filter-redirector-chain.h"
 #include "filter-redirector-int.h"
 
 /* Query */

@@ -9,7 +9,10 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/iov.h"
+#include "filter-redirector-chain.h"
+#include "filter-redirector-chardev.h"
 #include "filter-redirector-int.h"
+#include "filter-redirector-packet.h"
 
 const char *redirector_id(NetFilterState *nf)
 {

@@ -184,8 +184,8 @@ PacketCapture *packet_capture_open(int fd, const PacketInterface *iface,
     c->fd = fd;
     c->options = *options;
     c->iface = *iface;
-    c->ring.max_len = PACKET_LEN_MAX - VNET_HDR_LEN_MAX - VNET_VLAN_TAG_LEN;
-    c->ring.cut = options->snaplen || options->filter;
+    c->ring.mem.max_len = PACKET_LEN_MAX - VNET_HDR_LEN_MAX - VNET_VLAN_TAG_LEN;
+    c->ring.mem.cut = options->snaplen || options->filter;
     if (set_up(c, errp)) {
         return c;
     }
@@ -234,7 +234,7 @@ int packet_capture_fd(PacketCapture *c)
  */
 int packet_capture_enable(PacketCapture *c, bool on)
 {
-    if (c->busy || !c->ring.map) {
+    if (c->busy || !c->ring.mem.map) {
         /* The thread holds the socket's lock. */
         c->wanted = on;
         return 0;
@@ -311,7 +311,7 @@ static void see_to_ring(PacketCapture *c)
 
 static bool has_ring(PacketCapture *c)
 {
-    return !c->busy && c->ring.map;
+    return !c->busy && c->ring.mem.map;
 }
 
 unsigned packet_capture_read(PacketCapture *c, PacketFrame *frames,

@@ -1,5 +1,5 @@
 /*
- * The ring of a packet capture: read without trusting what stands in it
+ * The ring of a packet capture: its packets in order, and back to the kernel
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -11,11 +11,7 @@
 
 #include "qemu/osdep.h"
 #include <sys/mman.h>
-#include <linux/if_packet.h>
 #include "qapi/error.h"
-#include "qemu/atomic.h"
-#include "qemu/timer.h"
-#include "standard-headers/linux/virtio_net.h"
 #include "packet-ring.h"
 
 QEMU_BUILD_BUG_ON(PACKET_RING_BLOCK_SIZE < PACKET_LEN_MAX + 4 * KiB);
@@ -24,31 +20,11 @@ QEMU_BUILD_BUG_ON(PACKET_RING_SIZE_MIN < 2 * PACKET_RING_BLOCK_SIZE);
 /* Only a unit of accounting in TPACKET_V3: frames have no fixed size. */
 #define FRAME_SIZE 2048
 
-/* Headers start at multiples of it (V3_ALIGNMENT). */
-#define ALIGNMENT 8
-
-/* Where a packet's vnet header can begin, bytes from its ring header. */
-#define VNET_MIN TPACKET3_HDRLEN
-#define VNET_LEN sizeof(struct virtio_net_hdr)
-
-/* Where a packet begins that has been moved to a chunk. */
-#define KEPT_MAC (VNET_MIN + VNET_LEN)
-
 /* Bytes of packets that a chunk has room for, or more if one needs it. */
 #define CHUNK_MIN (32 * KiB)
 
 /* Most bytes, or so, that are moved out of the ring at once. */
 #define KEEP_BATCH (2 * MiB)
-
-/* What is at a place. */
-typedef enum Kind {
-    KIND_NONE,          /* nothing yet */
-    KIND_PACKET,
-    KIND_VOID,          /* a packet that the kernel dropped, and counted */
-    KIND_LONG,          /* a packet that is too long, or incomplete */
-    KIND_END,           /* no packet in this block */
-    KIND_BROKEN,        /* something that leads out of the block */
-} Kind;
 
 /* Making one */
 
@@ -90,14 +66,14 @@ static int set_ring(int fd, unsigned blocks)
 bool packet_ring_map(PacketRing *r, int fd, uint64_t size, Error **errp)
 {
     QSIMPLEQ_INIT(&r->chunks);
-    r->blocks = DIV_ROUND_UP(size, PACKET_RING_BLOCK_SIZE);
-    r->size = (size_t)r->blocks * PACKET_RING_BLOCK_SIZE;
-    if (set_ring(fd, r->blocks) < 0) {
+    r->mem.blocks = DIV_ROUND_UP(size, PACKET_RING_BLOCK_SIZE);
+    r->size = (size_t)r->mem.blocks * PACKET_RING_BLOCK_SIZE;
+    if (set_ring(fd, r->mem.blocks) < 0) {
         return no_memory(errp, "get", r->size);
     }
-    r->map = map_ring(fd, r->size);
-    if (r->map == MAP_FAILED) {
-        r->map = NULL;
+    r->mem.map = map_ring(fd, r->size);
+    if (r->mem.map == MAP_FAILED) {
+        r->mem.map = NULL;
         no_memory(errp, "map", r->size);
         set_ring(fd, 0);
         return false;
@@ -121,148 +97,22 @@ static void drop_chunk(PacketRing *r)
 
 void packet_ring_unmap(PacketRing *r, int fd)
 {
-    if (!r->map) {
+    if (!r->mem.map) {
         return;
     }
     while (!QSIMPLEQ_EMPTY(&r->chunks)) {
         drop_chunk(r);
     }
-    munmap(r->map, r->size);
-    r->map = NULL;
+    munmap(r->mem.map, r->size);
+    r->mem.map = NULL;
     set_ring(fd, 0);
-}
-
-/* Looking at a place */
-
-static uint8_t *block_base(PacketRing *r, unsigned block)
-{
-    return r->map + (size_t)block * PACKET_RING_BLOCK_SIZE;
-}
-
-static struct tpacket_hdr_v1 *block_hdr(PacketRing *r, unsigned block)
-{
-    struct tpacket_block_desc *desc = (void *)block_base(r, block);
-
-    return &desc->hdr.bh1;
-}
-
-static uint8_t *place_base(PacketRing *r, const PacketRingPlace *place)
-{
-    return place->chunk ? (uint8_t *)place->chunk->data
-                        : block_base(r, place->block);
-}
-
-/* Return: false if the block has not been handed over yet */
-static bool place_open(PacketRing *r, PacketRingPlace *place)
-{
-    struct tpacket_hdr_v1 *hdr;
-
-    if (place->open) {
-        return true;
-    }
-    if (place->chunk) {
-        place->left = place->chunk->packets;
-        place->offset = 0;
-    } else {
-        hdr = block_hdr(r, place->block);
-        if (!(qatomic_load_acquire(&hdr->block_status) & TP_STATUS_USER)) {
-            return false;
-        }
-        place->left = qatomic_read(&hdr->num_pkts);
-        place->offset = qatomic_read(&hdr->offset_to_first_pkt);
-    }
-    place->open = true;
-    return true;
-}
-
-/*
- * Everything is read once: who else has the socket may have mapped the ring,
- * too.
- */
-static Kind place_peek(PacketRing *r, PacketRingPlace *place,
-                       PacketRingPacket *p)
-{
-    const size_t size = place->chunk ? place->chunk->used
-                                     : PACKET_RING_BLOCK_SIZE;
-    struct tpacket3_hdr *hdr;
-    struct sockaddr_ll *addr;
-    uint32_t mac, next;
-
-    if (!place->open && !place_open(r, place)) {
-        return KIND_NONE;
-    }
-    if (!place->left) {
-        return KIND_END;
-    }
-    if (place->offset > size - TPACKET3_HDRLEN || place->offset % ALIGNMENT) {
-        return KIND_BROKEN;
-    }
-    hdr = (void *)(place_base(r, place) + place->offset);
-    addr = (void *)((uint8_t *)hdr + TPACKET_ALIGN(sizeof(*hdr)));
-
-    /* What is nonsense here comes to light at the next packet. */
-    next = qatomic_read(&hdr->tp_next_offset);
-    place->next = next ? place->offset + next : size;
-
-    /*
-     * The kernel sets the status to 0, or to that there is a VLAN tag, when it
-     * reserves a packet's place (prb_fill_vlan_info()), and adds this bit when
-     * it has filled it in.  In between it gives some up, which it counts as
-     * dropped: those with a GSO type that has no vnet header.  Then the rest
-     * of the place is what lay there before, and a guest may have written it.
-     */
-    p->status = qatomic_read(&hdr->tp_status);
-    if (!(p->status & TP_STATUS_USER)) {
-        return KIND_VOID;
-    }
-    mac = qatomic_read(&hdr->tp_mac);
-    p->len = qatomic_read(&hdr->tp_snaplen);
-    if (mac < VNET_MIN + VNET_LEN ||
-        mac > size - place->offset ||
-        p->len > size - place->offset - mac) {
-        return KIND_BROKEN;
-    }
-    p->wire_len = qatomic_read(&hdr->tp_len);
-    if (p->len > r->max_len || (p->len != p->wire_len && !r->cut)) {
-        return KIND_LONG;
-    }
-    p->data = (uint8_t *)hdr + mac;
-    p->tci = qatomic_read(&hdr->hv1.tp_vlan_tci);
-    p->tpid = qatomic_read(&hdr->hv1.tp_vlan_tpid);
-    p->pkttype = qatomic_read(&addr->sll_pkttype);
-    p->time_ns = qatomic_read(&hdr->tp_sec) * NANOSECONDS_PER_SECOND +
-                 qatomic_read(&hdr->tp_nsec);
-    return KIND_PACKET;
-}
-
-/* Moves on to the next block, or chunk, and from the last chunk to the ring. */
-static void place_next_block(PacketRing *r, PacketRingPlace *place)
-{
-    place->open = false;
-    if (place->chunk) {
-        place->chunk = QSIMPLEQ_NEXT(place->chunk, entry);
-    } else {
-        place->block = (place->block + 1) % r->blocks;
-    }
-}
-
-/* Return: true if that was the last packet of its block */
-static bool place_step(PacketRing *r, PacketRingPlace *place, Kind kind)
-{
-    if (kind == KIND_END || kind == KIND_BROKEN || place->left == 1) {
-        place_next_block(r, place);
-        return true;
-    }
-    place->left--;
-    place->offset = place->next;
-    return false;
 }
 
 /* Giving back */
 
 static void release_block(PacketRing *r, unsigned block)
 {
-    struct tpacket_hdr_v1 *hdr = block_hdr(r, block);
+    struct tpacket_hdr_v1 *hdr = packet_ring_block(&r->mem, block);
 
     r->losing |= qatomic_read(&hdr->block_status) & TP_STATUS_LOSING;
     /* Until the kernel opens it: see packet_ring_discard(). */
@@ -281,20 +131,20 @@ static void release_left(PacketRing *r, bool chunk, unsigned block)
     }
 }
 
-static void first_step(PacketRing *r, Kind kind)
+static void first_step(PacketRing *r, PacketRingKind kind)
 {
     bool chunk = r->first.chunk;
     unsigned block = r->first.block;
 
-    if (place_step(r, &r->first, kind)) {
+    if (packet_ring_step(&r->mem, &r->first, kind)) {
         release_left(r, chunk, block);
     }
 }
 
 /* What the kernel has counted is not counted again. */
-static void count_no_packet(PacketRing *r, Kind kind)
+static void count_no_packet(PacketRing *r, PacketRingKind kind)
 {
-    r->errors += kind == KIND_LONG || kind == KIND_BROKEN;
+    r->errors += kind == PACKET_RING_LONG || kind == PACKET_RING_BROKEN;
 }
 
 /*
@@ -304,13 +154,14 @@ static void count_no_packet(PacketRing *r, Kind kind)
 static bool first_settle(PacketRing *r, PacketRingPacket *p)
 {
     for (;;) {
-        Kind kind = place_peek(r, &r->first, p);
+        PacketRingKind kind = packet_ring_peek(&r->mem, &r->first, p);
         bool stale = r->stale && !r->first.chunk;
 
-        if (kind == KIND_NONE || (kind == KIND_PACKET && !stale)) {
-            return kind == KIND_PACKET;
+        if (kind == PACKET_RING_NONE ||
+            (kind == PACKET_RING_PACKET && !stale)) {
+            return kind == PACKET_RING_PACKET;
         }
-        if (kind == KIND_PACKET) {
+        if (kind == PACKET_RING_PACKET) {
             r->discarded++;
         } else {
             count_no_packet(r, kind);
@@ -335,10 +186,11 @@ bool packet_ring_next(PacketRing *r, PacketRingPacket *p)
     bool in_ring = !r->ahead.chunk;
 
     /* What is no packet is dealt with once it is the first. */
-    if (r->round || place_peek(r, &r->ahead, p) != KIND_PACKET) {
+    if (r->round ||
+        packet_ring_peek(&r->mem, &r->ahead, p) != PACKET_RING_PACKET) {
         return false;
     }
-    if (place_step(r, &r->ahead, KIND_PACKET) && in_ring &&
+    if (packet_ring_step(&r->mem, &r->ahead, PACKET_RING_PACKET) && in_ring &&
         r->ahead.block == r->first.block) {
         r->round = true;
     }
@@ -351,7 +203,7 @@ static void release_first(PacketRing *r)
     bool chunk = r->first.chunk;
     unsigned block = r->first.block;
 
-    place_next_block(r, &r->first);
+    packet_ring_next_block(&r->mem, &r->first);
     release_left(r, chunk, block);
 }
 
@@ -376,7 +228,7 @@ void packet_ring_release(PacketRing *r, unsigned n)
         release_read(r);
     } else {
         while (n--) {
-            first_step(r, place_peek(r, &r->first, &p));
+            first_step(r, packet_ring_peek(&r->mem, &r->first, &p));
         }
     }
     r->ahead = r->first;
@@ -388,7 +240,7 @@ void packet_ring_release(PacketRing *r, unsigned n)
 /* Bytes that a packet takes in a chunk. */
 static size_t kept_size(const PacketRingPacket *p)
 {
-    return ROUND_UP(KEPT_MAC + p->len, ALIGNMENT);
+    return ROUND_UP(PACKET_RING_KEPT_MAC + p->len, PACKET_RING_ALIGNMENT);
 }
 
 /* Bytes that the packets of a block, from @place on, take in a chunk. */
@@ -397,12 +249,12 @@ static size_t measure(PacketRing *r, PacketRingPlace place)
     const unsigned block = place.block;
     PacketRingPacket p;
     size_t size = 0;
-    Kind kind;
+    PacketRingKind kind;
 
     while (place.block == block) {
-        kind = place_peek(r, &place, &p);
-        size += kind == KIND_PACKET ? kept_size(&p) : 0;
-        place_step(r, &place, kind);
+        kind = packet_ring_peek(&r->mem, &place, &p);
+        size += kind == PACKET_RING_PACKET ? kept_size(&p) : 0;
+        packet_ring_step(&r->mem, &place, kind);
     }
     return MIN(size, PACKET_RING_BLOCK_SIZE);
 }
@@ -430,7 +282,7 @@ static PacketChunk *chunk_with_room(PacketRing *r, size_t size, size_t max)
     return chunk;
 }
 
-/* The same as the kernel writes; only so much as place_peek() reads. */
+/* The same as the kernel writes; only so much as packet_ring_peek() reads. */
 static void keep_packet(PacketChunk *chunk, const PacketRingPacket *p)
 {
     struct tpacket3_hdr *hdr = (void *)((uint8_t *)chunk->data + chunk->used);
@@ -445,10 +297,11 @@ static void keep_packet(PacketChunk *chunk, const PacketRingPacket *p)
         .tp_len = p->wire_len,
         .tp_status = p->status,
         .hv1 = { .tp_vlan_tci = p->tci, .tp_vlan_tpid = p->tpid },
-        .tp_mac = KEPT_MAC,
+        .tp_mac = PACKET_RING_KEPT_MAC,
     };
     addr->sll_pkttype = p->pkttype;
-    memcpy((uint8_t *)hdr + VNET_MIN, p->data - VNET_LEN, VNET_LEN + p->len);
+    memcpy((uint8_t *)hdr + TPACKET3_HDRLEN, p->data - PACKET_RING_VNET_LEN,
+           PACKET_RING_VNET_LEN + p->len);
     chunk->used += kept_size(p);
     chunk->packets++;
 }
@@ -459,11 +312,11 @@ static void keep_block(PacketRing *r, PacketRingPlace place,
 {
     const unsigned block = place.block;
     PacketRingPacket p;
-    Kind kind;
+    PacketRingKind kind;
 
     while (place.block == block) {
-        kind = place_peek(r, &place, &p);
-        if (kind != KIND_PACKET) {
+        kind = packet_ring_peek(&r->mem, &place, &p);
+        if (kind != PACKET_RING_PACKET) {
             count_no_packet(r, kind);
         } else if (r->stale) {
             r->discarded++;
@@ -472,10 +325,10 @@ static void keep_block(PacketRing *r, PacketRingPlace place,
             keep_packet(chunk, &p);
         } else {
             /* Packets that overlap: this one can't be right. */
-            count_no_packet(r, KIND_BROKEN);
+            count_no_packet(r, PACKET_RING_BROKEN);
         }
         r->stale -= MIN(r->stale, 1);
-        place_step(r, &place, kind);
+        packet_ring_step(&r->mem, &place, kind);
     }
     release_left(r, false, block);
 }
@@ -496,7 +349,7 @@ static bool keep_one(PacketRing *r, PacketRingPlace place, size_t max,
     }
     keep_block(r, place, chunk);
     *total += size;
-    r->first.block = (place.block + 1) % r->blocks;
+    r->first.block = (place.block + 1) % r->mem.blocks;
     if (!r->first.chunk) {
         r->first.chunk = QSIMPLEQ_FIRST(&r->chunks);
         r->first.open = false;
@@ -509,10 +362,11 @@ static bool keep_one(PacketRing *r, PacketRingPlace place, size_t max,
 /* Has the kernel handed over more than half of the ring? */
 static bool half_full(PacketRing *r)
 {
-    unsigned half = (r->first.block + r->blocks / 2) % r->blocks;
+    unsigned half = (r->first.block + r->mem.blocks / 2) % r->mem.blocks;
 
-    return qatomic_load_acquire(&block_hdr(r, half)->block_status) &
-           TP_STATUS_USER;
+    struct tpacket_hdr_v1 *hdr = packet_ring_block(&r->mem, half);
+
+    return qatomic_load_acquire(&hdr->block_status) & TP_STATUS_USER;
 }
 
 bool packet_ring_keep(PacketRing *r, size_t max)
@@ -526,7 +380,7 @@ bool packet_ring_keep(PacketRing *r, size_t max)
         if (place.chunk) {
             place = (PacketRingPlace) { .block = r->first.block };
         }
-        place_open(r, &place);
+        packet_ring_open(&r->mem, &place);
         room = keep_one(r, place, max, &total);
     }
     packet_ring_rewind(r);
@@ -538,15 +392,16 @@ bool packet_ring_keep(PacketRing *r, size_t max)
 /* How many packets a block can have. */
 static unsigned sane(unsigned packets)
 {
-    return MIN(packets, PACKET_RING_BLOCK_SIZE / KEPT_MAC);
+    return MIN(packets, PACKET_RING_BLOCK_SIZE / PACKET_RING_KEPT_MAC);
 }
 
 void packet_ring_discard(PacketRing *r)
 {
     PacketRingPlace *first = &r->first;
-    unsigned blocks = r->blocks;
+    struct tpacket_hdr_v1 *hdr;
+    unsigned blocks = r->mem.blocks;
 
-    while (blocks && place_open(r, first)) {
+    while (blocks && packet_ring_open(&r->mem, first)) {
         blocks -= !first->chunk;
         r->discarded += sane(first->left);
         release_first(r);
@@ -555,6 +410,7 @@ void packet_ring_discard(PacketRing *r)
      * The kernel is filling this block, or has not opened it since it was
      * released with a count of 0.
      */
-    r->stale = sane(qatomic_read(&block_hdr(r, first->block)->num_pkts));
+    hdr = packet_ring_block(&r->mem, first->block);
+    r->stale = sane(qatomic_read(&hdr->num_pkts));
     packet_ring_rewind(r);
 }

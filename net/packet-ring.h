@@ -1,5 +1,5 @@
 /*
- * The ring of a packet capture: read without trusting what stands in it
+ * The ring of a packet capture: its packets in order, and back to the kernel
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -9,9 +9,7 @@
 #ifndef NET_PACKET_RING_H
 #define NET_PACKET_RING_H
 
-#include "qemu/queue.h"
-#include "qemu/units.h"
-#include "net/packet-capture.h"
+#include "packet-ring-place.h"
 
 /*
  * The kernel fills the blocks of the ring one after the other, and hands each
@@ -23,37 +21,9 @@
  * it goes.  The packets in the chunks come before those in the ring.
  */
 
-/*
- * A block takes the longest packet with its ring header: the kernel cuts off
- * what does not fit into one (tpacket_rcv()).  It must not be much larger: the
- * number of blocks limits how long packets can wait.
- */
-#define PACKET_RING_BLOCK_SIZE (128 * KiB)
-
-typedef struct PacketChunk {
-    QSIMPLEQ_ENTRY(PacketChunk) entry;
-    unsigned packets;
-    size_t used;                    /* bytes */
-    size_t size;                    /* bytes of @data */
-    uint64_t data[];
-} PacketChunk;
-
-/* A place: the next packet to look at. */
-typedef struct PacketRingPlace {
-    PacketChunk *chunk;             /* NULL: in the ring */
-    unsigned block;                 /* of the ring */
-    bool open;                      /* the block was found handed over */
-    unsigned left;                  /* packets from here on, if open */
-    size_t offset;                  /* of the packet in its block or chunk */
-    size_t next;                    /* ... of the one behind it */
-} PacketRingPlace;
-
 typedef struct PacketRing {
-    uint8_t *map;
-    size_t size;                    /* bytes */
-    unsigned blocks;
-    uint32_t max_len;               /* of a packet; longer ones are errors */
-    bool cut;                       /* packets may have been cut off */
+    PacketRingMemory mem;
+    size_t size;                    /* bytes of it */
     PacketRingPlace first;          /* the first packet not yet released */
     PacketRingPlace ahead;          /* the first packet not yet read */
     unsigned pending;               /* packets between the two */
@@ -66,21 +36,9 @@ typedef struct PacketRing {
     uint64_t discarded;             /* result: packets thrown away */
 } PacketRing;
 
-/* What the ring says of a packet. */
-typedef struct PacketRingPacket {
-    uint8_t *data;          /* a vnet header stands in front of it */
-    uint32_t len;           /* bytes of @data */
-    uint32_t wire_len;      /* bytes that the packet had */
-    uint32_t status;        /* TP_STATUS_... */
-    uint16_t tci;
-    uint16_t tpid;
-    uint8_t pkttype;
-    int64_t time_ns;
-} PacketRingPacket;
-
 /**
  * packet_ring_map() - Make and map the ring of a packet socket
- * @r: result; all zero, but for @max_len and @cut
+ * @r: result; all zero, but for @max_len and @cut of @mem
  * @fd: packet socket
  * @size: bytes, rounded up to whole blocks
  * @errp: set on failure
@@ -109,9 +67,8 @@ void packet_ring_rewind(PacketRing *r);
  * @r: ring
  * @p: result, valid until packets are released
  *
- * No field leads outside of its block, whatever stands in the ring.  What is
- * longer than @max_len, and what makes no sense, is counted and left out; what
- * the kernel never filled in, which it has counted itself, too.
+ * What is too long, and what makes no sense, is counted and left out; what the
+ * kernel never filled in, which it has counted itself, too.
  *
  * Return: false if there is none for now
  */

@@ -28,12 +28,15 @@
 /* A VLAN tag (TPID and TCI) in the packet, in bytes */
 #define VNET_VLAN_TAG_LEN 4
 
+/* Linux looks for the network header behind as many VLAN tags at most */
+#define VNET_VLAN_DEPTH 8
+
 /* How many pieces vnet_vlan_insert() makes of a packet at most */
 #define VNET_VLAN_IOV_MAX 3
 
 /**
- * VnetHdrEmit() - take one finished packet from vnet_hdr_finish()
- * @opaque: what the caller gave to vnet_hdr_finish()
+ * VnetHdrEmit() - take one packet that needs no vnet header any more
+ * @opaque: what the caller gave for it
  * @iov: pieces of the bare packet, valid until this function returns
  * @iovcnt: number of pieces, 1 to 3
  */
@@ -79,43 +82,49 @@ void vnet_hdr_swap(uint8_t *hdr, size_t len);
  * @hdr: the header, @len bytes
  * @len: length of the header in bytes, 0 for none
  *
- * Return: true if a checksum is missing or the packet is a super-packet, that
- *         is, if it has to go through vnet_hdr_finish() before it goes bare
+ * Return: true if a checksum is missing or the packet is a super-packet
  */
 bool vnet_hdr_needed(const uint8_t *hdr, size_t len);
 
+/* What the first 10 bytes of a vnet header ask for */
+typedef struct VnetOffload {
+    bool needs_csum;
+    uint8_t gso_type;
+    size_t gso_size;    /* payload of a segment, bytes */
+    size_t csum_start;  /* where the checksummed part of the packet starts */
+    size_t csum_pos;    /* where in the packet the checksum goes */
+} VnetOffload;
+
 /**
- * vnet_hdr_finish() - turn a packet into packets that need no vnet header
+ * vnet_hdr_decode() - read a vnet header
+ * @hdr: the header, @len bytes
+ * @len: length of the header in bytes, 0 for none
+ *
+ * Return: what it asks for, nothing if there is none
+ */
+VnetOffload vnet_hdr_decode(const uint8_t *hdr, size_t len);
+
+/**
+ * vnet_offload_fits() - check what a vnet header asks for against its packet
+ * @o: what it asks for
+ * @len: length of the packet in bytes
+ *
+ * Return: false if the packet is longer than any datagram with its tags, or
+ *         does not have the place where the checksum goes
+ */
+bool vnet_offload_fits(const VnetOffload *o, size_t len);
+
+/**
+ * vnet_hdr_complete() - fill in a packet's checksum, if that is missing
  * @hdr: the header, @hdr_len bytes
  * @hdr_len: length of the header in bytes, 0 for none
  * @pkt: the packet, Ethernet header first, VLAN tags in their places
  * @len: length of the packet in bytes
- * @emit: called for each resulting packet, in order
+ * @emit: called for the resulting packet
  * @opaque: passed to @emit
  *
- * Fills in the checksum, or cuts a TCP (IPv4, IPv6) or UDP (USO, IPv4, IPv6)
- * super-packet to segments, or a legacy UFO packet (IPv4) to IP fragments, byte
- * for byte as Linux does. Up to eight VLAN tags and, for IPv6, the extension
- * headers that Linux segments behind (hop-by-hop, routing, destination
- * options) may stand in front. The payload is not copied.
- *
- * Refused are headers that don't fit the packet, and what can't be cut without
- * knowing more than the first 10 bytes of the header say: UDP tunnels, legacy
- * UFO over IPv6 (the fragments need an identification that nobody chose),
- * packets longer than an IP datagram can be (jumbograms).
- *
- * Return: the number of packets, at least 1; -EINVAL if the packet is refused,
- *         and then nothing was emitted
- */
-ssize_t vnet_hdr_finish(const uint8_t *hdr, size_t hdr_len,
-                        const uint8_t *pkt, size_t len,
-                        VnetHdrEmit *emit, void *opaque);
-
-/**
- * vnet_hdr_complete() - fill in a packet's checksum, if that is missing
- *
- * As vnet_hdr_finish(), but a super-packet stays whole: it gets the checksum
- * that a packet of its length would have.
+ * A super-packet stays whole: it gets the checksum that a packet of its length
+ * would have. The payload is not copied.
  *
  * Return: 1; -EINVAL if the checksum's place is outside of the packet, and then
  *         nothing was emitted

@@ -1,5 +1,5 @@
 /*
- * Fuzzer of net/vnet-hdr.c: conversion, checksums, segmentation
+ * Fuzzer of net/vnet-hdr.c and net/vnet-gso.c: conversion, checksums, segmentation
  *
  * Copyright (c) 2026 the project's authors
  *

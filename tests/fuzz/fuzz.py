@@ -42,8 +42,8 @@ FUZZERS: dict[str, tuple[list[str], list[str]]] = {
     "ring": (["net/packet-capture.c", "net/packet-ring.c", "net/packet-filter.c",
               "net/vnet-hdr.c", "net/checksum.c"],
              ["setsockopt", "getsockopt", "mmap64", "munmap"]),
-    "vnet": (["net/vnet-hdr.c", "net/checksum.c", "tests/fuzz/packet.c"], []),
-    "vlan": (["net/vnet-hdr.c", "net/checksum.c", "tests/fuzz/packet.c"], []),
+    "vnet": (["net/vnet-gso.c", "net/vnet-hdr.c", "net/checksum.c", "tests/fuzz/packet.c"], []),
+    "vlan": (["net/vnet-gso.c", "net/vnet-hdr.c", "net/checksum.c", "tests/fuzz/packet.c"], []),
 }
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize=function",
             "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]

@@ -1,5 +1,5 @@
 /*
- * Tests for net/vnet-hdr.c
+ * Tests for net/vnet-hdr.c and net/vnet-gso.c
  *
  * Copyright (c) 2026 the project's authors
  *
@@ -20,7 +20,7 @@
 #include "qemu/units.h"
 #include "standard-headers/linux/virtio_net.h"
 #include "net/eth.h"
-#include "net/vnet-hdr.h"
+#include "net/vnet-gso.h"
 
 #ifdef CONFIG_LINUX
 #include <linux/ethtool.h>
