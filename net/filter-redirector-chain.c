@@ -229,7 +229,8 @@ typedef struct ChainSink {
     RedirectorSink parent;
     bool several;               /* queues of the netdev */
     bool copies;
-    bool two_way;
+    bool two_way;               /* each packet tells its direction */
+    NetFilterDirection dir;     /* otherwise */
     unsigned ahead;             /* packets since the NIC last took some */
     size_t ahead_bytes;
     QEMUTimer *retry;
@@ -283,7 +284,7 @@ static bool sink_room(RedirectorSink *parent)
     if (held(parent)) {
         return false;
     }
-    if (nic_takes(nc, parent->owner->nf->direction)) {
+    if (nic_takes(nc, s->dir)) {
         s->ahead = 0;
         s->ahead_bytes = 0;
         return true;
@@ -339,11 +340,10 @@ static void sink_pass(RedirectorSink *parent, PacketFrame *f,
     }
 }
 
-static void sink_put_one(RedirectorSink *parent, PacketFrame *f)
+void redirector_chain_pass(RedirectorSink *parent, PacketFrame *f)
 {
     ChainSink *s = CHAIN_SINK(parent);
-    NetFilterDirection dir = s->two_way ? f->dir
-                                        : parent->owner->nf->direction;
+    NetFilterDirection dir = s->two_way ? f->dir : s->dir;
 
     if (!f->len) {
         redirector_sink_refuse(parent, -EINVAL, 0);
@@ -380,7 +380,7 @@ static unsigned sink_put(RedirectorSink *parent, PacketFrame *frames,
     unsigned i;
 
     for (i = 0; i < n && sink_room(parent); i++) {
-        sink_put_one(parent, &frames[i]);
+        redirector_chain_pass(parent, &frames[i]);
     }
     if (i < n && sink_netdev(parent)) {
         sink_wait(parent);
@@ -433,7 +433,7 @@ static const RedirectorSinkOps chain_sink_ops = {
 };
 
 RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
-                                      bool two_way)
+                                      bool two_way, NetFilterDirection dir)
 {
     ChainSink *s = g_new0(ChainSink, 1);
 
@@ -442,6 +442,7 @@ RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
     s->parent.role = SWITCHOVER_DELIVER;
     s->copies = copies;
     s->two_way = two_way;
+    s->dir = dir;
     s->several = redirector_multiqueue(owner->nf);
     s->retry = timer_new_us(QEMU_CLOCK_REALTIME, sink_retry, s);
     return &s->parent;

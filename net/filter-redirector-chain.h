@@ -52,10 +52,20 @@ NetFilterIntake redirector_chain_intake(RedirectorSource *s);
  * redirector_chain_sink() - Put packets into the chain
  * @owner: owner
  * @copies: they are copies of the netdev's own: for other filters only
- * @two_way: each packet tells its direction; else the filter does
+ * @two_way: each packet tells its direction
+ * @dir: where they go otherwise
  */
 RedirectorSink *redirector_chain_sink(RedirectorOwner *owner, bool copies,
-                                      bool two_way);
+                                      bool two_way, NetFilterDirection dir);
+
+/**
+ * redirector_chain_pass() - Put a packet into the chain, room or not
+ * @s: sink
+ * @f: packet
+ *
+ * For a filter behind, or for the queue of a NIC whose guest is stopped.
+ */
+void redirector_chain_pass(RedirectorSink *s, PacketFrame *f);
 
 /**
  * redirector_chain_is_done() - Has the NIC taken all?  Only then can vhost, or

@@ -171,6 +171,15 @@ static NetFilterIntake redirector_intake(NetFilterState *nf)
                    : redirector_chain_intake(r->chain);
 }
 
+static void redirector_yield(NetFilterState *nf)
+{
+    Redirector *r = filter_redirector_get(OBJECT(nf));
+
+    if (r->hold) {
+        redirector_hold_yield(r->hold);
+    }
+}
+
 static bool redirector_holds_vhost(NetFilterState *nf)
 {
     Redirector *r = filter_redirector_get(OBJECT(nf));
@@ -300,5 +309,6 @@ void redirector_class_init(ObjectClass *oc)
     nfc->can_change = redirector_can_set;
     nfc->shows_copies = redirector_shows_copies;
     nfc->intake = redirector_intake;
+    nfc->yield = redirector_yield;
     nfc->holds_vhost = redirector_holds_vhost;
 }

@@ -403,16 +403,12 @@ static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
     return true;
 }
 
-static unsigned hold_read(RedirectorSource *source, PacketFrame *frames,
-                          unsigned max)
+static unsigned read_direct(RedirectorHold *h, PacketFrame *frames,
+                            unsigned max)
 {
-    RedirectorHold *h = container_of(source, RedirectorHold, source);
     PacketStream *from;
     unsigned n, i;
 
-    if (h->state != HOLD_ENDS || h->before || !source->live) {
-        return 0;
-    }
     do {
         from = direct(h);
         n = packet_stream_peek(from, 0, frames, max);
@@ -428,6 +424,15 @@ static unsigned hold_read(RedirectorSource *source, PacketFrame *frames,
         }
     }
     return n;
+}
+
+static unsigned hold_read(RedirectorSource *source, PacketFrame *frames,
+                          unsigned max)
+{
+    RedirectorHold *h = container_of(source, RedirectorHold, source);
+
+    return h->state == HOLD_ENDS && !h->before && source->live
+           ? read_direct(h, frames, max) : 0;
 }
 
 static void hold_release(RedirectorSource *source, const PacketFrame *frames,
@@ -496,26 +501,31 @@ static bool is_mark(RedirectorHold *h, const PacketFrame *f)
     return true;
 }
 
-static bool put_one(RedirectorHold *h, PacketFrame *f)
+static void given(RedirectorHold *h, const PacketFrame *f)
 {
     const uint8_t *data = frame_data(f);
 
+    h->stats.packets++;
+    h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
+    if (is_on(h) && handover_flooded(data, f->len)) {
+        handover_once_add(&h->once, data, f->len);
+    }
+}
+
+static bool put_one(RedirectorHold *h, PacketFrame *f)
+{
     if (is_mark(h, f)) {
         return true;
     }
     /* What is flooded goes on and on: no sign that order has not ended. */
-    if (!handover_flooded(data, f->len)) {
+    if (!handover_flooded(frame_data(f), f->len)) {
         h->facts.heard_at = now_ms();
     }
     hold_again(h);
     if (!h->chain->ops->put(h->chain, f, 1)) {
         return false;
     }
-    h->stats.packets++;
-    h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
-    if (is_on(h) && handover_flooded(data, f->len)) {
-        handover_once_add(&h->once, data, f->len);
-    }
+    given(h, f);
     return true;
 }
 
@@ -549,6 +559,33 @@ static const RedirectorSinkOps hold_sink_ops = {
     .put = sink_put,
     .state = sink_state,
 };
+
+/* The guest moves on */
+
+void redirector_hold_yield(RedirectorHold *h)
+{
+    RedirectorSource *input = h->input;
+    PacketFrame f;
+
+    if (!is_on(h)) {
+        return;
+    }
+    stop_collecting(h);
+    while (input && input->ops->read(input, &f, 1)) {
+        if (!is_mark(h, &f)) {
+            redirector_chain_pass(h->chain, &f);
+            given(h, &f);
+        }
+        input->ops->release(input, &f, 1);
+    }
+    while (read_direct(h, &f, 1)) {
+        redirector_chain_pass(h->chain, &f);
+        hold_release(&h->source, &f, 1);
+    }
+    h->how = FILTER_REDIRECTOR_HOLD_END_MIGRATED;
+    hold_off(h);
+    tell(h);
+}
 
 /* The whole */
 

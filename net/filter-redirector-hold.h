@@ -63,6 +63,13 @@ ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
                                 unsigned flags, const struct iovec *iov,
                                 int iovcnt);
 
+/**
+ * redirector_hold_yield() - Pass all packets on, to a filter that takes them
+ *                           along with the guest, which is about to leave
+ * @h: hold, which ends
+ */
+void redirector_hold_yield(RedirectorHold *h);
+
 /* What the netdev has to do with packets for its guest, and its NIC's vhost. */
 NetFilterIntake redirector_hold_intake(RedirectorHold *h);
 bool redirector_hold_holds_vhost(RedirectorHold *h);

@@ -530,15 +530,12 @@ RedirectorLend *redirector_lend_new(RedirectorOwner *owner,
 /* To the NIC's queue, where a stopped guest finds it. */
 static void give_collected(RedirectorLend *l)
 {
-    NetFilterState *nf = lend_filter(l);
     PacketFrame f;
 
     while (packet_stream_peek(&l->collected, 0, &f, 1)) {
-        struct iovec iov[] = { { f.hdr, f.hdr_len }, f.iov[0] };
-
-        qemu_netfilter_pass_to_next(nf->netdev, QEMU_NET_PACKET_FLAG_NONE,
-                                    f.hdr_len ? iov : iov + 1,
-                                    f.hdr_len ? 2 : 1, nf);
+        f.dir = NET_FILTER_DIRECTION_TX;
+        redirector_hdr_read(lend_filter(l)->netdev, &f);
+        redirector_chain_pass(l->guest, &f);
         packet_stream_drop(&l->collected, 1);
     }
 }

@@ -174,7 +174,8 @@ static void add_chain_pumps(Redirector *r, const char *outdev)
         add_pump(r, r->chain, r->output);
         return;
     }
-    r->into_chain = redirector_chain_sink(&r->owner, false, false);
+    r->into_chain = redirector_chain_sink(&r->owner, false, false,
+                                          NET_FILTER_DIRECTION_TX);
     r->lend = redirector_lend_new(&r->owner, r->chain, r->output,
                                   r->into_chain);
     add_pump(r, r->chain, redirector_lend_sink(r->lend));
@@ -192,13 +193,18 @@ static void join(Redirector *r, const char *indev, const char *outdev)
      */
     bool own = netdev && !strcmp(netdev, nf->netdev->name);
 
+    bool holds = redirector_holds(r, nf, indev, outdev) &&
+                 nf->netdev->info->intake_changed;
+
+    /* What is handed over is for the guest, whatever @queue says. */
     if (r->input && (!r->output || (indev && outdev))) {
         r->into_chain = redirector_chain_sink(&r->owner,
                                               own && r->in_netdev,
-                                              r->in_netdev);
+                                              r->in_netdev,
+                                              holds ? NET_FILTER_DIRECTION_TX
+                                                    : nf->direction);
     }
-    if (r->input && redirector_holds(r, nf, indev, outdev) &&
-        nf->netdev->info->intake_changed) {
+    if (holds) {
         r->hold = redirector_hold_new(&r->owner, r->input, r->into_chain);
         add_pump(r, r->input, redirector_hold_sink(r->hold));
         add_pump(r, redirector_hold_source(r->hold), r->into_chain);

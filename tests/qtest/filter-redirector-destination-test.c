@@ -263,18 +263,28 @@ static void test_destination_holds(const void *data)
 typedef struct Pair {
     Destination *d;
     Machine *m;
+    int on;                     /* chardev "on" of the destination */
 } Pair;
 
-/* Migrated: the source hands over, the destination has not been told to run. */
-static Pair pair_migrated(void)
+/*
+ * Migrated: the source hands over, the destination has not been told to run.
+ * @queue: which packets the redirectors are for
+ */
+static Pair pair_migrated_queue(const char *queue)
 {
     Pair p = { .d = destination_new() };
     g_autofree char *path = rig_server(p.d->r, "ci");
+    g_autofree char *to = g_strdup_printf(
+        "id=f1,netdev=y,queue=%s,indev=ci,vnet_hdr_support=on,"
+        "enable_when_stopped=on", queue);
+    g_autofree char *from = g_strdup_printf(
+        "id=f0,netdev=x,queue=%s,outdev=there,vnet_hdr_support=on,"
+        "enable_when_stopped=on,enable_when_running=off", queue);
     Machine *m;
 
+    p.on = rig_chardev(p.d->r, "on");
     pc_start(&p.d->pc);
-    rig_add(p.d->r, "id=f1,netdev=y,queue=tx,indev=ci,vnet_hdr_support=on,"
-            "enable_when_stopped=on");
+    rig_add(p.d->r, to);
     destination_listen(p.d);
     m = p.m = machine_new("", 0);
     g_string_append_printf(m->r->args, "-chardev socket,id=there,path=%s ",
@@ -284,14 +294,18 @@ static Pair pair_migrated(void)
     pc_nic_drive(&m->pc, 0, 0, 1);
     p.d->rx = *m->pc.rx[0][0].vq;
     p.d->buffers = m->pc.rx[0][0].buffers;
-    rig_add(m->r, "id=f0,netdev=x,queue=tx,outdev=there,vnet_hdr_support=on,"
-            "enable_when_stopped=on,enable_when_running=off");
+    rig_add(m->r, from);
     rig_stop(m->r);
     migrate_to(m, p.d, PLACE_NONE);
     wait_migration(m, "completed");
     rig_wait_phase(m->r, "f0", "migrated");
     rig_wait_runstate(p.d->r, "paused");
     return p;
+}
+
+static Pair pair_migrated(void)
+{
+    return pair_migrated_queue("tx");
 }
 
 static void pair_end(Pair *p)
@@ -586,6 +600,73 @@ static void test_reset_again(const void *data)
     g_assert_cmpuint(seq, ==, 3 * STEP);
     pc_nic_expect(&p.d->pc, 0, SIZE, 3 * STEP + 1, STEP - 1);
     qobject_unref(taken_over(&p, "told"));
+    pair_end(&p);
+}
+
+/* Nothing but announcements has gone to the network. */
+static void expect_own_only(Port *port)
+{
+    uint8_t packet[PACKET_MAX], ours[SIZE];
+
+    packet_fill(ours, SIZE, 0);
+    while (recv(port->outside, packet, sizeof(packet), MSG_DONTWAIT) > 0) {
+        g_assert_cmphex(lduw_be_p(packet + 12), !=, lduw_be_p(ours + 12));
+    }
+}
+
+/*
+ * Redirectors for both directions: what is handed over, held back, or given
+ * back is for the guest, and nothing of it goes to the network.
+ * @data: the source's guest goes on
+ */
+static void test_both_ways(const void *data)
+{
+    Pair p = pair_migrated_queue("all");
+
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    if (data) {
+        rig_wait_stat(p.m->r, "f0", "output.stats.packets", STEP);
+        rig_cont(p.m->r);
+        pc_nic_expect(&p.m->pc, 0, SIZE, 0, STEP);
+        rig_sync(p.m->r);
+        expect_own_only(p.m->x);
+    } else {
+        run_destination(&p);
+        send_packets(p.d->y->outside, SIZE, STEP, STEP);
+        destination_expect(p.d, 0, 2 * STEP);
+        rig_sync(p.d->r);
+        expect_own_only(p.d->y);
+    }
+    pair_end(&p);
+}
+
+/*
+ * The guest moves on before the hold has ended: what the source has handed over
+ * and what came directly goes along, in order.
+ */
+static void test_migrated_on(const void *data)
+{
+    Pair p = pair_migrated();
+    const pid_t source = qtest_pid(p.m->r->qts);
+    unsigned i;
+
+    send_packets(p.m->x->outside, SIZE, 0, STEP);
+    run_destination(&p);
+    destination_expect(p.d, 0, STEP);
+    g_assert_cmpint(kill(source, SIGSTOP), ==, 0);
+    send_packets(p.d->y->outside, SIZE, STEP, STEP);
+    rig_add(p.d->r, "id=f2,netdev=y,queue=tx,outdev=on,vnet_hdr_support=on,"
+            "enable_when_stopped=on,enable_when_running=off");
+    rig_stop(p.d->r);
+    send_packets(p.d->y->outside, SIZE, 2 * STEP, STEP);
+    qtest_qmp_assert_success(p.d->r->qts, "{'execute': 'migrate', "
+                             "'arguments': {'uri': 'exec:cat >/dev/null'}}");
+    rig_wait_phase(p.d->r, "f2", "migrated");
+    for (i = STEP; i < 3 * STEP; i++) {
+        expect_frame(p.on, SIZE, i, VNET_LEN);
+    }
+    expect_end(&p, "migrated", STEP, STEP);
+    g_assert_cmpint(kill(source, SIGCONT), ==, 0);
     pair_end(&p);
 }
 
@@ -1076,6 +1157,9 @@ int main(int argc, char **argv)
         case_add(PREFIX "busy", test_busy, NULL);
         case_add(PREFIX "stopped-again", test_stopped_again, NULL);
         case_add(PREFIX "reset-again", test_reset_again, NULL);
+        case_add(PREFIX "both-ways/destination", test_both_ways, NULL);
+        case_add(PREFIX "both-ways/source", test_both_ways, "cont");
+        case_add(PREFIX "migrated-on", test_migrated_on, NULL);
         case_add(PREFIX "vlan", test_vlan, NULL);
         case_add(PREFIX "idle", test_idle, NULL);
         case_add(PREFIX "source-lingers/signal", test_source_lingers, NULL);
