@@ -89,6 +89,13 @@ static bool barrier_holds(const HandoverSource *s)
     return s->barrier && (!s->marks || s->runs);
 }
 
+/* Until shortly after the barrier: from then on the destination has it. */
+static bool takes_copy(const HandoverSource *s, int64_t now)
+{
+    return !s->ended && (!barrier_holds(s) ||
+                         now - s->barrier_at < HANDOVER_FLOODED_MS);
+}
+
 bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
 {
     switch (kind) {
@@ -101,9 +108,11 @@ bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
     case HANDOVER_OWN:
         return false;
     case HANDOVER_FLOODED:
-        return !s->ended && (!barrier_holds(s) ||
-                             now - s->barrier_at < HANDOVER_FLOODED_MS);
+        return takes_copy(s, now);
     default:
+        if (s->copies) {
+            return takes_copy(s, now);
+        }
         s->heard_at = now;
         s->looks = 0;
         return true;
@@ -115,7 +124,7 @@ void handover_source_said(HandoverSource *s, HandoverMark mark, int64_t now)
     switch (mark) {
     case HANDOVER_NO_MARK:
         s->barrier = barrier_holds(s);
-        s->marks = s->runs = false;
+        s->marks = s->runs = s->doubt = s->copies = false;
         break;
     case HANDOVER_RUNS:
         s->barrier = s->barrier && (s->runs || now - s->barrier_at <=
@@ -125,6 +134,12 @@ void handover_source_said(HandoverSource *s, HandoverMark mark, int64_t now)
         break;
     case HANDOVER_TAKEN:
         s->taken = true;
+        break;
+    case HANDOVER_DOUBT:
+        s->doubt = true;
+        break;
+    case HANDOVER_COPIES:
+        s->copies = true;
         break;
     default:
         break;
@@ -136,14 +151,19 @@ bool handover_lends(const HandoverSource *s, int64_t now)
     return !barrier_holds(s) && !s->runs && now - s->since < HANDOVER_LEND_MS;
 }
 
+static int64_t end_silence(const HandoverSource *s)
+{
+    return !s->barrier ? HANDOVER_NO_BARRIER_MS :
+           s->doubt && !s->copies ? HANDOVER_DOUBT_MS : HANDOVER_DRY_MS;
+}
+
 bool handover_source_ends(const HandoverSource *s, int64_t now)
 {
     int64_t silent = now - MAX(s->heard_at, s->barrier ? s->barrier_at
                                                        : s->runs_at);
 
     return s->marks && s->runs && !s->ended &&
-           s->looks >= HANDOVER_LOOKS &&
-           silent >= (s->barrier ? HANDOVER_DRY_MS : HANDOVER_NO_BARRIER_MS);
+           s->looks >= HANDOVER_LOOKS && silent >= end_silence(s);
 }
 
 static bool is_silent(const HandoverSource *s, int64_t now)
@@ -214,7 +234,7 @@ void handover_once_add(HandoverOnce *o, const uint8_t *frame, size_t len)
     GBytes *key;
 
     /* Better one that comes twice than memory without end. */
-    if (len > HANDOVER_FLOODED_BYTES - o->bytes) {
+    if (len > HANDOVER_ONCE_BYTES - o->bytes) {
         return;
     }
     key = g_bytes_new(frame, len);

@@ -24,6 +24,10 @@
  * (HandoverMark).  A destination without marks knows by the time when the
  * source's packets have ended.
  *
+ * Some networks send to both hosts what is for the guest alone, too: hubs, and
+ * those that are told to during a migration.  Then it is treated as what is
+ * flooded is.
+ *
  * Everything here is pure: no I/O, and the time is the caller's, milliseconds.
  */
 
@@ -45,6 +49,8 @@ typedef enum HandoverMark {
     HANDOVER_RUNS,              /* destination: the guest runs here */
     HANDOVER_END,               /* source: what comes from now on is late */
     HANDOVER_TAKEN,             /* destination: the guest has what came */
+    HANDOVER_DOUBT,             /* destination: perhaps I get all you get */
+    HANDOVER_COPIES,            /* destination: I do */
 } HandoverMark;
 
 #define HANDOVER_MARK_LEN 60
@@ -89,6 +95,8 @@ typedef struct HandoverSource {
     bool runs;                  /* ... and has said so */
     bool ended;                 /* the mark has been sent */
     bool taken;                 /* the destination has answered it */
+    bool doubt;                 /* ... may get what is for the guest alone */
+    bool copies;                /* ... does */
     int64_t barrier_at;
     int64_t runs_at;
     int64_t heard_at;           /* the last packet for the guest alone */
@@ -140,9 +148,11 @@ bool handover_lends(const HandoverSource *s, int64_t now);
  * The order ends once nothing has come for a while: shortly after the barrier,
  * which was behind all that was sent here; longer where there is none, after
  * the destination's guest has begun to run.  In that time QEMU must have looked
- * some times: who did not look has not seen that there is nothing.
+ * some times: who did not look has not seen that there is nothing.  It takes
+ * packets to find out whether the destination gets them as well.
  */
 #define HANDOVER_DRY_MS 5
+#define HANDOVER_DOUBT_MS 100
 #define HANDOVER_NO_BARRIER_MS 300
 #define HANDOVER_LOOKS 3
 
@@ -208,10 +218,11 @@ bool handover_hold_ends(const HandoverHold *h, int64_t now,
                         HandoverHoldEnd *how);
 
 /*
- * Flooded frames reach both hosts.  A set of those that were handed over, in
- * bounded memory, tells which the destination has got already.
+ * Flooded frames reach both hosts; in some networks, others do as well.  A set
+ * of those that were handed over, in bounded memory, tells which the
+ * destination has got already.
  */
-#define HANDOVER_FLOODED_BYTES (4 * 1024 * 1024)
+#define HANDOVER_ONCE_BYTES (4 * 1024 * 1024)
 
 typedef struct HandoverOnce {
     GHashTable *frames;         /* GBytes -> how often */

@@ -54,6 +54,9 @@ struct RedirectorHold {
     PacketStream collected;     /* what it has filled, in front of it */
     PacketStream queue;         /* what comes through QEMU, behind both */
     HandoverOnce once;          /* flooded frames that the peer sent */
+    HandoverOnce alone;         /* where the network copies, the others */
+    bool copies;                /* it may: seen before the guest ran */
+    bool told_copies;           /* it does, and the source knows */
     unsigned before;            /* the peer's that go before those held back */
     bool was_on;                /* packets that come now come late */
     bool answered;              /* that the source has sent all */
@@ -163,6 +166,58 @@ static void look_at_header(RedirectorHold *h)
     }
 }
 
+static bool is_for_guest(const RedirectorHold *h, const PacketFrame *f)
+{
+    NetClientState *nic = hold_netdev(h)->peer;
+
+    return nic && nic->info->type == NET_CLIENT_DRIVER_NIC && f->len >= 6 &&
+           !memcmp(frame_data(f), qemu_get_nic(nic)->conf->macaddr.a, 6);
+}
+
+/*
+ * The network did not send to this host on purpose yet: the source has got, or
+ * will get, what lies here.  If some of it is for the guest alone, what comes
+ * from now on may come to both, too.
+ */
+static void drop_stale(RedirectorHold *h)
+{
+    PacketStream stale;
+    PacketFrame f;
+
+    packet_stream_init(&stale, QUEUE_SIZE, true);
+    packet_collect_now(hold_netdev(h), &stale);
+    h->stats.stale += stale.packets;
+    while (packet_stream_peek(&stale, 0, &f, 1)) {
+        h->copies |= is_for_guest(h, &f);
+        packet_stream_drop(&stale, 1);
+    }
+    packet_stream_destroy(&stale);
+    h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
+}
+
+/* The peer's frames that one may equal; NULL: it is none that comes twice. */
+static HandoverOnce *once_of(RedirectorHold *h, const PacketFrame *f)
+{
+    return handover_flooded(frame_data(f), f->len) ? &h->once :
+           h->copies ? &h->alone : NULL;
+}
+
+static bool comes_twice(RedirectorHold *h, const PacketFrame *f)
+{
+    HandoverOnce *once = once_of(h, f);
+
+    return once && handover_once_has(once, frame_data(f), f->len);
+}
+
+/* What is to be known comes before what it is about. */
+static void tell_runs(RedirectorHold *h)
+{
+    if (h->copies) {
+        redirector_chardev_say(h->input, HANDOVER_DOUBT);
+    }
+    redirector_chardev_say(h->input, HANDOVER_RUNS);
+}
+
 static void hold_begin(RedirectorHold *h, bool again)
 {
     h->state = HOLD_ON;
@@ -170,11 +225,12 @@ static void hold_begin(RedirectorHold *h, bool again)
     h->facts.direct = false;
     h->facts.begun_at = now_ms();
     if (!again) {
-        redirector_chardev_say(h->input, HANDOVER_RUNS);
+        tell_runs(h);
     }
     if (!h->queue.buf) {
         packet_stream_init(&h->queue, QUEUE_SIZE, true);
         handover_once_init(&h->once);
+        handover_once_init(&h->alone);
     }
     if (h->facts.marks && !again) {
         start_collecting(h);
@@ -213,6 +269,7 @@ static void hold_off(RedirectorHold *h)
     packet_stream_destroy(&h->collected);
     packet_stream_destroy(&h->queue);
     handover_once_destroy(&h->once);
+    handover_once_destroy(&h->alone);
     timer_del(h->tick);
     h->state = HOLD_OFF;
     answer(h);
@@ -245,6 +302,30 @@ static PacketStream *direct(RedirectorHold *h)
     }
     return h->collected.packets ? &h->collected :
            !h->collect && h->collecting.packets ? &h->collecting : &h->queue;
+}
+
+static void tell_copies(RedirectorHold *h)
+{
+    h->told_copies = true;
+    redirector_chardev_say(h->input, HANDOVER_COPIES);
+}
+
+static bool is_copy(const PacketFrame *f, void *opaque)
+{
+    return !handover_flooded(frame_data(f), f->len) && comes_twice(opaque, f);
+}
+
+/*
+ * The source would hand over for ever what comes here, too.  It is told once
+ * that is certain: one of the first that came directly has come from it as
+ * well.
+ */
+static void look_for_copies(RedirectorHold *h)
+{
+    if (h->copies && !h->told_copies && h->collect &&
+        packet_collect_any(h->collect, is_copy, h)) {
+        tell_copies(h);
+    }
 }
 
 static bool all_given(RedirectorHold *h)
@@ -283,6 +364,7 @@ static void look(RedirectorHold *h)
     }
     look_at_header(h);
     h->facts.waiting = input_queued(h);
+    look_for_copies(h);
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
         hold_end(h, how);
     }
@@ -309,12 +391,8 @@ void redirector_hold_start(RedirectorHold *h)
     h->state = HOLD_OFF;
     h->was_on = true;
     if (h->source.on && (h->facts.connected || input_queued(h))) {
-        /*
-         * The network did not send to this host on purpose yet: the source has
-         * got, or will get, what lies here.
-         */
         if (h->facts.connected) {
-            h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
+            drop_stale(h);
         }
         hold_begin(h, false);
     }
@@ -349,7 +427,8 @@ void redirector_hold_peer(RedirectorHold *h, bool open)
         redirector_chardev_say(h->input, HANDOVER_HELLO);
     }
     if (open && is_on(h)) {
-        redirector_chardev_say(h->input, HANDOVER_RUNS);
+        h->told_copies = false;
+        tell_runs(h);
     }
     if (!open && was && h->state == HOLD_ARMED) {
         /* What comes from now on comes to nobody else. */
@@ -391,13 +470,10 @@ ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
 /* Drops what the peer has sent, too; false: the front is to go on. */
 static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
 {
-    const uint8_t *data = frame_data(f);
-
-    if (!handover_flooded(data, f->len) ||
-        !handover_once_has(&h->once, data, f->len)) {
+    if (!comes_twice(h, f)) {
         return false;
     }
-    handover_once_take(&h->once, data, f->len);
+    handover_once_take(once_of(h, f), frame_data(f), f->len);
     packet_stream_drop(direct(h), 1);
     h->stats.cancelled++;
     return true;
@@ -418,8 +494,8 @@ static unsigned read_direct(RedirectorHold *h, PacketFrame *frames,
         if (from != &h->queue) {
             redirector_hdr_read(hold_netdev(h), &frames[i]);
         }
-        /* One more that may have to be cancelled is looked at in front. */
-        if (i && handover_flooded(frame_data(&frames[i]), frames[i].len)) {
+        /* One more that has to be cancelled is cancelled in front. */
+        if (i && comes_twice(h, &frames[i])) {
             return i;
         }
     }
@@ -503,12 +579,16 @@ static bool is_mark(RedirectorHold *h, const PacketFrame *f)
 
 static void given(RedirectorHold *h, const PacketFrame *f)
 {
-    const uint8_t *data = frame_data(f);
+    HandoverOnce *once = once_of(h, f);
 
     h->stats.packets++;
     h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
-    if (is_on(h) && handover_flooded(data, f->len)) {
-        handover_once_add(&h->once, data, f->len);
+    /* Order has ended, and the source goes on. */
+    if (h->copies && !h->told_copies && h->facts.ended && h->facts.again) {
+        tell_copies(h);
+    }
+    if (is_on(h) && once) {
+        handover_once_add(once, frame_data(f), f->len);
     }
 }
 

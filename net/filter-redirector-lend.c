@@ -187,6 +187,8 @@ void redirector_lend_begin(RedirectorLend *l, bool lends)
         /* It may have begun before this side has seen that all is sent. */
         .runs = l->facts.runs,
         .runs_at = l->facts.runs_at,
+        .doubt = l->facts.doubt,
+        .copies = l->facts.copies,
     };
     l->returned = 0;
     l->state = lends ? LEND_LENDS : LEND_OFF;
@@ -195,7 +197,7 @@ void redirector_lend_begin(RedirectorLend *l, bool lends)
 
 void redirector_lend_return(RedirectorLend *l)
 {
-    l->left = l->facts.runs = false;
+    l->left = l->facts.runs = l->facts.doubt = l->facts.copies = false;
     l->took_at = now_ms();
     l->given_at = 0;
     stop_collecting(l);

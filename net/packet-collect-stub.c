@@ -23,10 +23,20 @@ void packet_collect_swap(PacketCollect *c, PacketStream *empty)
 {
 }
 
+bool packet_collect_any(PacketCollect *c, PacketCollectTest *test,
+                        void *opaque)
+{
+    return false;
+}
+
 void packet_collect_finish(PacketCollect *c)
 {
 }
 
 void packet_collect_stop(PacketCollect *c)
+{
+}
+
+void packet_collect_now(NetClientState *nc, PacketStream *into)
 {
 }

@@ -132,7 +132,8 @@ static void add_queue(PacketCollect *c, NetClientState *nc)
     c->n += q->hdr_len <= q->host_hdr_len;
 }
 
-PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
+/* No thread yet */
+static PacketCollect *collect_new(NetClientState *nc, PacketStream *into)
 {
     NetClientState *ncs[MAX_QUEUE_NUM];
     PacketCollect *c;
@@ -153,8 +154,17 @@ PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
     for (i = 0; i < queues; i++) {
         add_queue(c, ncs[i]);
     }
-    qemu_thread_create(&c->thread, "packet-collect", collect, c,
-                       QEMU_THREAD_JOINABLE);
+    return c;
+}
+
+PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into)
+{
+    PacketCollect *c = collect_new(nc, into);
+
+    if (c) {
+        qemu_thread_create(&c->thread, "packet-collect", collect, c,
+                           QEMU_THREAD_JOINABLE);
+    }
     return c;
 }
 
@@ -176,6 +186,22 @@ void packet_collect_swap(PacketCollect *c, PacketStream *empty)
     event_notifier_set(&c->wake);
 }
 
+bool packet_collect_any(PacketCollect *c, PacketCollectTest *test,
+                        void *opaque)
+{
+    PacketFrame frames[PACKET_COLLECT_ANY];
+    unsigned i, n;
+
+    QEMU_LOCK_GUARD(&c->lock);
+    n = packet_stream_peek(c->into, 0, frames, ARRAY_SIZE(frames));
+    for (i = 0; i < n; i++) {
+        if (test(&frames[i], opaque)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void end_thread(PacketCollect *c)
 {
     qatomic_set(&c->ends, true);
@@ -190,17 +216,32 @@ static void collect_free(PacketCollect *c)
     g_free(c);
 }
 
-void packet_collect_finish(PacketCollect *c)
+static void read_rest(PacketCollect *c)
 {
     unsigned i, j;
 
-    end_thread(c);
     for (i = 0; i < c->n; i++) {
         for (j = 0; j < LAST_BATCHES; j++) {
             read_queue(c, &c->queues[i]);
         }
     }
+}
+
+void packet_collect_finish(PacketCollect *c)
+{
+    end_thread(c);
+    read_rest(c);
     collect_free(c);
+}
+
+void packet_collect_now(NetClientState *nc, PacketStream *into)
+{
+    PacketCollect *c = collect_new(nc, into);
+
+    if (c) {
+        read_rest(c);
+        collect_free(c);
+    }
 }
 
 void packet_collect_stop(PacketCollect *c)

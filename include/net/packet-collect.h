@@ -45,6 +45,21 @@ unsigned packet_collect_queued(PacketCollect *c);
  */
 void packet_collect_swap(PacketCollect *c, PacketStream *empty);
 
+#define PACKET_COLLECT_ANY 64
+
+typedef bool PacketCollectTest(const PacketFrame *f, void *opaque);
+
+/**
+ * packet_collect_any() - Look at the first packets collected
+ * @c: what packet_collect_start() returned
+ * @test: what to ask of each, PACKET_COLLECT_ANY at most; the thread waits
+ * @opaque: for it
+ *
+ * Return: whether one has passed
+ */
+bool packet_collect_any(PacketCollect *c, PacketCollectTest *test,
+                        void *opaque);
+
 /**
  * packet_collect_finish() - Read what is there, and end
  * @c: what packet_collect_start() returned
@@ -58,5 +73,13 @@ void packet_collect_finish(PacketCollect *c);
  * @c: what packet_collect_start() returned, or NULL
  */
 void packet_collect_stop(PacketCollect *c);
+
+/**
+ * packet_collect_now() - Read what is there, without a thread
+ * @nc: netdev, which nobody else reads; nothing is read if it is no TAP
+ * @into: where packets go, as those of packet_collect_start() do; what finds no
+ *        room, and more than a thousand, or so, of a queue, is left
+ */
+void packet_collect_now(NetClientState *nc, PacketStream *into);
 
 #endif /* QEMU_NET_PACKET_COLLECT_H */

@@ -698,6 +698,63 @@ static void test_vlan(const void *data)
     pair_end(&p);
 }
 
+static void fill_for_guest(uint8_t *packet, uint32_t seq)
+{
+    static const uint8_t mac[6] = { 0x52, 0x54, 0x00, 0x12, 0x34, 0x56 };
+
+    packet_fill(packet, SIZE, seq);
+    memcpy(packet, mac, sizeof(mac));
+}
+
+static void send_to_both(Pair *p, uint32_t first, uint32_t n, unsigned gap_us)
+{
+    uint8_t packet[SIZE];
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        fill_for_guest(packet, first + i);
+        send_raw(p->m->x->outside, packet, SIZE);
+        send_raw(p->d->y->outside, packet, SIZE);
+        g_usleep(gap_us);
+    }
+}
+
+static void expect_for_guest(Destination *d, uint32_t first, uint32_t n)
+{
+    uint8_t packet[SIZE], taken[VNET_LEN + SIZE];
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        fill_for_guest(packet, first + i);
+        destination_take(d, taken);
+        g_assert_cmpmem(taken + VNET_LEN, SIZE, packet, SIZE);
+    }
+}
+
+/*
+ * The network never learns: what is for the guest alone goes to both hosts, all
+ * the time.  The source stops handing it over, though it goes on to come.
+ */
+static void test_copies(const void *data)
+{
+    Pair p = pair_migrated();
+    QDict *event;
+
+    send_to_both(&p, 0, STEP, 0);
+    run_destination(&p);
+    send_to_both(&p, STEP, STEP, 0);
+    send_announcement(p.m);
+    send_to_both(&p, 2 * STEP, 3 * STEP, 4000);
+    event = taken_over(&p, "told");
+    expect_said(event, "f1", "late", 0);
+    expect_said(event, "f1", "stale", STEP);
+    expect_said(event, "f1", "lost", 0);
+    qobject_unref(event);
+    send_to_both(&p, 5 * STEP, STEP, 0);
+    expect_for_guest(p.d, 0, 6 * STEP);
+    pair_end(&p);
+}
+
 /* No traffic at all; then a single packet, there and late at the source. */
 static void test_idle(const void *data)
 {
@@ -1161,6 +1218,7 @@ int main(int argc, char **argv)
         case_add(PREFIX "both-ways/source", test_both_ways, "cont");
         case_add(PREFIX "migrated-on", test_migrated_on, NULL);
         case_add(PREFIX "vlan", test_vlan, NULL);
+        case_add(PREFIX "copies", test_copies, NULL);
         case_add(PREFIX "idle", test_idle, NULL);
         case_add(PREFIX "source-lingers/signal", test_source_lingers, NULL);
         case_add(PREFIX "source-lingers/qmp", test_source_lingers, "qmp");

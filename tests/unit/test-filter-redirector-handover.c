@@ -107,6 +107,27 @@ static void test_source_ended(void)
     g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 10));
 }
 
+/* What comes to both is treated as what is flooded. */
+static void test_source_copies(void)
+{
+    HandoverSource s = { .marks = true, .runs = true };
+
+    handover_source_said(&s, HANDOVER_DOUBT, 900);
+    g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 900));
+    g_assert_cmpint(s.heard_at, ==, 900);
+    handover_source_said(&s, HANDOVER_COPIES, 900);
+    g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 901));
+    g_assert_cmpint(s.heard_at, ==, 900);
+    handover_source_takes(&s, HANDOVER_BARRIER, 1000);
+    g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 1009));
+    g_assert_false(handover_source_takes(&s, HANDOVER_UNICAST, 1010));
+    s.ended = true;
+    g_assert_false(handover_source_takes(&s, HANDOVER_UNICAST, 1009));
+    /* Another destination has not said so. */
+    handover_source_said(&s, HANDOVER_NO_MARK, 2000);
+    g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 2000));
+}
+
 #define BARRIER_AND_WORD .marks = true, .barrier = true, .barrier_at = 1000, \
                          .runs = true, .runs_at = 1000
 
@@ -138,6 +159,11 @@ static const EndsCase ends_cases[] = {
         .looks = 3 }, 1389, false },
     { { .marks = true, .runs = true, .runs_at = 1000, .barrier = true,
         .barrier_at = 1010, .looks = 3 }, 1015, true },
+    /* Perhaps it gets all: it takes time until it knows. */
+    { { BARRIER_AND_WORD, .doubt = true, .looks = 3 }, 1099, false },
+    { { BARRIER_AND_WORD, .doubt = true, .looks = 3 }, 1100, true },
+    { { BARRIER_AND_WORD, .doubt = true, .copies = true, .looks = 3 }, 1005,
+      true },
 };
 
 static void test_ends(void)
@@ -340,11 +366,11 @@ static void test_once_bounded(void)
 
     handover_once_init(&o);
     fill(a, true, client);
-    for (i = 0; i < 2 * HANDOVER_FLOODED_BYTES / LEN; i++) {
+    for (i = 0; i < 2 * HANDOVER_ONCE_BYTES / LEN; i++) {
         memcpy(a + 20, &i, sizeof(i));
         handover_once_add(&o, a, LEN);
     }
-    g_assert_cmpuint(o.bytes, <=, HANDOVER_FLOODED_BYTES);
+    g_assert_cmpuint(o.bytes, <=, HANDOVER_ONCE_BYTES);
     g_assert_false(handover_once_has(&o, a, LEN));
     handover_once_destroy(&o);
 }
@@ -356,6 +382,7 @@ int main(int argc, char **argv)
     g_test_add_func("/handover/source", test_source);
     g_test_add_func("/handover/mark", test_mark);
     g_test_add_func("/handover/source/ended", test_source_ended);
+    g_test_add_func("/handover/source/copies", test_source_copies);
     g_test_add_func("/handover/source/ends", test_ends);
     g_test_add_func("/handover/source/looks", test_looks);
     g_test_add_func("/handover/source/lingers", test_lingers);
