@@ -7,6 +7,7 @@ a ".inputs" file beside it with a digest of all it was made from.
 """
 
 import hashlib
+import os
 import re
 import select
 import shutil
@@ -25,7 +26,12 @@ sys.path.insert(0, str(HERE / "inside"))
 import guest  # noqa: E402
 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
-LAB_MODULES = ("virtio_pci", "virtio_blk", "tun", "vhost_net", "bridge", "veth", "macvtap")
+LAB_MODULES = ("virtio_pci", "virtio_blk", "tun", "vhost_net", "bridge", "veth", "macvtap",
+               "sch_netem", "sch_prio", "cls_u32")
+OVS_PACKAGES = ("openvswitch-switch", "openvswitch-common")
+OVS_PROGRAMS = ("usr/sbin/ovsdb-server", "usr/bin/ovsdb-tool", "usr/bin/ovs-vsctl",
+                "usr/bin/ovs-appctl", "usr/lib/openvswitch-switch/ovs-vswitchd")
+OVS_SCHEMA = "usr/share/openvswitch/vswitch.ovsschema"
 GUEST_MODULES = ("virtio_pci", "virtio_net")
 # Where Debian's packages seabios, qemu-system-data and ipxe-qemu put firmware.
 FIRMWARE_FOLDERS = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
@@ -145,13 +151,42 @@ class Image:
         match = re.search(r"Depends: (linux-image-\S+-cloud-amd64)", depends)
         if not match:
             raise LabError(f"apt knows no package {KERNEL_PACKAGE}: run 'apt-get update' as root")
-        say(f"downloading {match[1]} and busybox-static")
-        result = subprocess.run(["apt-get", "-q", "download", match[1], "busybox-static"],
+        self._download(folder, match[1], "busybox-static")
+        return self._packages()
+
+    @staticmethod
+    def _download(folder: Path, *names: str) -> None:
+        say(f"downloading {' '.join(names)}")
+        folder.mkdir(exist_ok=True)
+        result = subprocess.run(["apt-get", "-q", "download", *names],
                                 cwd=folder, text=True, capture_output=True, check=False)
         if result.returncode:
             raise LabError("downloading packages failed; 'apt-get update' may help:\n"
                            + result.stderr.strip())
-        return self._packages()
+
+    def _openvswitch(self) -> Path:
+        """Where Open vSwitch is unpacked, with the libraries that this machine lacks. It is not
+        installed here: it would start."""
+        root = self.folder / "openvswitch"
+        if (root / "whole").exists():
+            return root
+        packages = self.folder / "openvswitch-packages"
+        plan = subprocess.run(["apt-get", "-s", "--no-install-recommends", "install",
+                               *OVS_PACKAGES], text=True, capture_output=True, check=False).stdout
+        libraries = re.findall(r"^Inst (lib\S+)", plan, re.MULTILINE)
+        self._download(packages, *OVS_PACKAGES, *libraries)
+        for package in packages.glob("*.deb"):
+            subprocess.run([need("dpkg-deb", "dpkg"), "-x", package, root], check=True)
+        (root / "whole").touch()
+        return root
+
+    def add_openvswitch(self, archive: Archive) -> None:
+        """What the lab needs besides, where its switch is Open vSwitch."""
+        root = self._openvswitch()
+        for program in OVS_PROGRAMS:
+            self.add_program(archive, root / program, f"usr/sbin/{Path(program).name}", root)
+        archive.file(root / OVS_SCHEMA, OVS_SCHEMA)
+        self._add_modules(archive, self._modules((*LAB_MODULES, "openvswitch")))
 
     def _unpack(self, packages: list[Path]) -> None:
         root = self.folder / "root"
@@ -303,15 +338,19 @@ class Image:
 
     # ---- the lab's initramfs ----
 
-    def add_program(self, archive: Archive, program: Path, name: str) -> None:
-        """Adds a program with its shared libraries."""
+    def add_program(self, archive: Archive, program: Path, name: str,
+                    root: Path | None = None) -> None:
+        """Adds a program with its shared libraries; `root` may have some that the machine lacks."""
         archive.file(program, name)
-        listing = subprocess.run(["ldd", program], text=True, capture_output=True,
-                                 check=False).stdout
+        folders = root.glob("usr/lib/*-linux-*") if root else ()
+        listing = subprocess.run(["ldd", program], text=True, capture_output=True, check=False,
+                                 env={**os.environ,
+                                      "LD_LIBRARY_PATH": ":".join(map(str, folders))}).stdout
         if "not found" in listing:
             raise LabError(f"{program} lacks shared libraries:\n{listing}")
-        for library in re.findall(r"(?:=> |^\t)(/\S+)", listing, re.MULTILINE):
-            archive.file(Path(library))
+        for library in map(Path, re.findall(r"(?:=> |^\t)(/\S+)", listing, re.MULTILINE)):
+            inside = library.relative_to(root if root and library.is_relative_to(root) else "/")
+            archive.file(library, str(inside))
 
     def built(self, name: str) -> Path:
         """A file of QEMU's build folder."""
@@ -333,7 +372,7 @@ class Image:
             archive.data("init", (HERE / "lab-init").read_bytes(), 0o755)
             self._add_modules(archive, self._modules(LAB_MODULES))
             for name, package in (("ip", "iproute2"), ("bridge", "iproute2"),
-                                  ("setpriv", "util-linux")):
+                                  ("tc", "iproute2"), ("setpriv", "util-linux")):
                 self.add_program(archive, Path(need(name, package)).resolve(),
                                   f"usr/sbin/{name}")
             python = Path(sys.executable).resolve()

@@ -2,7 +2,8 @@
 # Copyright (c) 2026 the project's authors
 #
 # The vhost-net lab; included by the top Makefile. Uses BUILD (folder of what was built) and QEMU
-# (the patched program). LAB_ARGS: a scenario's parameters, for example LAB_ARGS="rate=500 queue=20000".
+# (the patched program). LAB_ARGS: a scenario's parameters, for example LAB_ARGS="rate=500 queue=20000". COUNT=20
+# has a sweep do each run so often.
 
 BUILD ?= build
 QEMU ?= $(BUILD)/qemu-system-x86_64
@@ -24,7 +25,7 @@ lab-list:
 	@$(LAB) list
 
 lab-sweep: all
-	@$(LAB) sweep $(SCENARIO) $(LAB_ARGS)
+	@$(LAB) sweep $(if $(filter command line,$(origin COUNT)),--count $(COUNT)) $(SCENARIO) $(LAB_ARGS)
 
 lab-demo: all
 	@$(LAB) demo $(LAB_ARGS)

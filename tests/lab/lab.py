@@ -12,9 +12,10 @@
   lab.py sweep [SCENARIO..] [name=value,value..]
                                       each scenario with each combination of the values; without
                                       any, the table of the documentation (half an hour): a table,
-                                      written to BUILD/lab/sweep after each run
+                                      the bad ones first, in BUILD/lab/sweep after each run
 
-Options: --build DIR (default build), --qemu FILE (default BUILD/qemu-system-x86_64).
+Options: --build DIR (default build), --qemu FILE (default BUILD/qemu-system-x86_64), --count N (of
+a sweep: each run N times).
 """
 
 import argparse
@@ -62,10 +63,14 @@ PARAMETERS: dict[str, Any] = {
     "after": 2.0,       # seconds of traffic after it acted
     "late": True,       # announce a moved guest only after the backlog was handed over; else the
                         # destination holds back what comes directly until then
+    "switch": "bridge", # Linux' bridge, a "hub" that never learns, or "openvswitch"
+    "tap": "tap",       # or "macvtap": above an interface that is at the switch; one queue
     "queues": 1,        # queue pairs of guest and TAP; with several, traffic of several flows
     "spoil": "",        # "drop=N", "swap=N": what the hand-over's stream does to every Nth packet
     "vhost": True,      # off only to see the checks fail
 }
+CHOICES = {"guest": ("program", "linux"), "switch": ("bridge", "hub", "openvswitch"),
+           "tap": ("tap", "macvtap")}
 # What an emulated guest can do, and the time it needs.
 LINUX = {"guest": "linux", "rate": 200, "back": 20, "before": 3.0, "after": 6.0}
 DEMO = ("migrate-stock", "migrate-handover", "migrate-capture")
@@ -132,8 +137,9 @@ def parameters_of(name: str, given: list[str]) -> dict[str, Any]:
             raise LabError(f"'{item}': {name} has no parameter '{key}'; it has: "
                            f"{', '.join(sorted(values))}")
         values[key] = parse_value(item, text, values[key])
-    if values["guest"] not in ("program", "linux"):
-        raise LabError(f"guest={values['guest']}: give program or linux")
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            raise LabError(f"{key}={values[key]}: give {', '.join(choices)}")
     if not 1 <= values["queues"] <= MAX_QUEUES:
         raise LabError(f"queues={values['queues']}: give 1 to {MAX_QUEUES}")
     return values
@@ -268,6 +274,8 @@ def overlay(image: Image, target: Path, scenario: str, parameters: dict[str, Any
         programs = scenario_constants(scenario).get("PROGRAMS", ()) if scenario else ()
         for program in programs:
             image.add_program(archive, image.built(program), f"lab/{Path(program).name}")
+        if parameters["switch"] == "openvswitch":
+            image.add_openvswitch(archive)
         archive.data("lab/manual.rst", MANUAL.read_bytes())
         archive.data("lab/parameters.json", json.dumps(parameters).encode())
         archive.data("lab/scenario" if scenario else "lab/shell", scenario.encode())
@@ -405,7 +413,7 @@ def combinations(words: list[str]) -> list[tuple[str, list[str]]]:
             for name in names]
 
 
-def sweep(image: Image, build: Path, words: list[str]) -> int:
+def sweep(image: Image, build: Path, words: list[str], count: int) -> int:
     runs = combinations(words)
     for name, given in runs:
         parameters_of(name, given)      # a misspelt one is told before the first run
@@ -414,18 +422,20 @@ def sweep(image: Image, build: Path, words: list[str]) -> int:
     results = []
     bad = []
     for name, given in runs:
-        label = " ".join([name, *given])
-        try:
-            result = run_scenario(image, name, given, target / label.replace(" ", "_"))
-        except LabError as error:
-            bad.append(f"{label}: {str(error).splitlines()[0]}")
-            continue
-        bad += [f"{label}: {text}" for text, good in result["checks"] if not good]
-        if "sent" in result:
-            results.append((label, result))
-            text = report.sweep_table(results)
-            (target / "table.txt").write_text(text + "\n")
-            print(text, flush=True)
+        for number in range(1, count + 1):
+            label = " ".join([name, *given]) + (f" #{number}" if count > 1 else "")
+            try:
+                result = run_scenario(image, name, given, target / label.replace(" ", "_"))
+            except LabError as error:
+                bad.append(f"{label}: {str(error).splitlines()[0]}")
+                continue
+            bad += [f"{label}: {text}" for text, good in result["checks"] if not good]
+            if "sent" in result:
+                results.append((label, result))
+                (target / "table.txt").write_text(report.sweep_table(results) + "\n")
+                print(f"{label}: {analyse.one_line(result)}", flush=True)
+    if results:
+        print(f"\n{report.sweep_table(results)}")
     for problem in bad:
         print(f"NOT OK {problem}")
     return 1 if bad else 0
@@ -436,6 +446,7 @@ def arguments() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=Path("build"))
     parser.add_argument("--qemu", type=Path)
+    parser.add_argument("--count", type=int, default=1)
     parser.add_argument("action", choices=("list", "run", "shell", "image", "check", "demo",
                                            "sweep"))
     parser.add_argument("rest", nargs="*")
@@ -464,7 +475,7 @@ def act(args: argparse.Namespace) -> int:
     if args.action == "demo":
         return demo(image, args.build, args.rest)
     if args.action == "sweep":
-        return sweep(image, args.build, args.rest)
+        return sweep(image, args.build, args.rest, args.count)
     if args.action == "check":
         return check(image, args.build, args.rest)
     return 0

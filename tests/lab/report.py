@@ -38,13 +38,18 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def sweep_table(results: list[tuple[str, dict[str, Any]]]) -> str:
-    """A row for each run. "own": frames of the guest's own that came back to it; "dropped": what
+    """A row for each run, the bad ones first. "own": frames of the guest's own that came back to it; "dropped": what
     the kernel dropped at full TAP queues because the guest (or, while it was stopped, nobody) took
     none; "p50", "p99": the delay of what was sent around the switchover, in ms."""
     heads = ["run", "rate", "sent", "lost", "doubled", "reordered", "flooded", "lost", "doubled",
              "stale", "own", "gap", "downtime", "p50", "p99", "dropped", "checks"]
+    bad_first = sorted(results, key=lambda item: is_good(item[1]))
     return columns(heads, [[label, *(str(value) for value in sweep_row(run))]
-                           for label, run in results])
+                           for label, run in bad_first])
+
+
+def is_good(run: dict[str, Any]) -> bool:
+    return all(good for _, good in run["checks"])
 
 
 def sweep_row(run: dict[str, Any]) -> list[Any]:
@@ -54,7 +59,7 @@ def sweep_row(run: dict[str, Any]) -> list[Any]:
             flooded["sent"], flooded["lost"], flooded["duplicated"], flooded["stale"],
             run["notes"].get("guest_counts", {}).get("own", "-"), run["longest_gap_ms"],
             run["downtime_ms"], delay.get("p50", "-"), delay.get("p99", "-"), dropped,
-            "good" if all(good for _, good in run["checks"]) else "FAIL"]
+            "good" if is_good(run) else "FAIL"]
 
 
 def write_summary(results: list[dict[str, Any]], path: Path) -> None:

@@ -21,8 +21,8 @@ import guest
 import program
 from machine import NOBODY, RESULTS, ReadWatch, UnprivilegedVm, Vm
 from qmp import ScenarioError, run, say, wait_until
+from switch import SWITCHES
 
-BRIDGE = "br0"
 HANDOVER = "/run/handover.sock"
 NEARLY_NONE = 64        # packets
 PROGRAM_SENDS = 1400    # bytes of payload, at most
@@ -131,7 +131,9 @@ class Lab:
         self.vms: list[Vm] = []
         self.folder = RESULTS       # for the traffic's records
         self._parts: list[str] = []
+        self._switch: Any = None
         self._taps: tuple[str, ...] = ()
+        self._ports: dict[str, str] = {}    # what of each TAP is at the switch
         self._linux_traffic: subprocess.Popen[str] | None = None
         self._guest = program.Guest() if parameters["guest"] == "program" else None
         self._client: program.Process | None = None
@@ -193,21 +195,21 @@ class Lab:
     # ---- network ----
 
     def network(self, taps: tuple[str, ...]) -> None:
-        """A bridge, the client behind a veth pair in a namespace of its own, and TAPs."""
+        """A switch, the client behind a veth pair in a namespace of its own, and TAPs."""
         self._taps = taps
         # Nothing but our packets: no IPv6 neighbour discovery, no multicast queries.
         Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-        run("ip", "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0",
-            "mcast_snooping", "0")
+        self._switch = SWITCHES[self.switch]()
         run("ip", "netns", "add", "client")
         run("ip", "link", "add", "client0", "type", "veth", "peer", "name", "eth0",
             "netns", "client", "address", guest.CLIENT_MAC)
-        run("ip", "link", "set", "client0", "master", BRIDGE, "up")
+        self._switch.plug("client0")
+        run("ip", "link", "set", "client0", "up")
         for tap in taps:
-            several = ["multi_queue"] if self.queues > 1 else []
-            run("ip", "tuntap", "add", tap, "mode", "tap", *several)
-            run("ip", "link", "set", tap, "master", BRIDGE, "txqueuelen", str(self.queue), "up")
-        run("ip", "link", "set", BRIDGE, "up")
+            port = self._make_tap(tap)
+            self._switch.plug(port)
+            self._ports[tap] = port
+            run("ip", "link", "set", tap, "txqueuelen", str(self.queue), "up")
         run("ip", "-n", "client", "link", "set", "eth0", "up")
         if self._guest:
             # No kernel shall answer the program's packets. A burst must not be lost on the way.
@@ -220,10 +222,33 @@ class Lab:
         run("ip", "-n", "client", "neigh", "add", guest.GUEST_IP, "lladdr", guest.GUEST_MAC,
             "dev", "eth0", "nud", "permanent")
 
+    def _make_tap(self, tap: str) -> str:
+        """Makes it; returns what is plugged into the switch: itself, or what is below it."""
+        if self.tap == "tap":
+            several = ["multi_queue"] if self.queues > 1 else []
+            run("ip", "tuntap", "add", tap, "mode", "tap", *several)
+            return tap
+        port, below = f"{tap}-port", f"{tap}-below"
+        run("ip", "link", "add", port, "type", "veth", "peer", "name", below)
+        run("ip", "link", "add", "link", below, "name", tap, "address", guest.GUEST_MAC,
+            "type", "macvtap", "mode", "bridge")
+        for name in (port, below):
+            run("ip", "link", "set", name, "up")
+        return port
+
+    def delay_data(self, tap: str, ms: float) -> None:
+        """What the host gives to a TAP gets there later; announcements don't, and overtake it."""
+        run("tc", "qdisc", "add", "dev", tap, "root", "handle", "1:", "prio", "bands", "3",
+            "priomap", *["2"] * 16)
+        run("tc", "qdisc", "add", "dev", tap, "parent", "1:3", "netem", "delay", f"{ms}ms",
+            "limit", "100000")
+        run("tc", "filter", "add", "dev", tap, "parent", "1:", "protocol", "rarp",
+            "u32", "match", "u32", "0", "0", "flowid", "1:1")
+
     def isolate(self, on: bool) -> None:
         """The TAPs see nothing of each other, only of the client."""
         for tap in self._taps:
-            run("bridge", "link", "set", "dev", tap, "isolated", "on" if on else "off")
+            self._switch.isolate(self._ports[tap], on)
 
     @staticmethod
     def command(*command: str) -> None:
@@ -362,7 +387,7 @@ class Lab:
         self._learning(destination, "off")
 
     def _learning(self, vm: Vm, value: str) -> None:
-        command = ("bridge", "link", "set", "dev", vm.tap, "learning", value)
+        command = self._switch.learning_command(self._ports[vm.tap], value)
         self.commands.append({"vm": vm.name, "ns": time.time_ns(), "shell": " ".join(command)})
         run(*command)
 

@@ -26,7 +26,11 @@ IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
 
 def open_tap(name: str) -> int:
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    """A TAP, or a macvtap, which has a device file of its own."""
+    number = Path(f"/sys/class/net/{name}/ifindex").read_text().strip()
+    own = Path(f"/dev/tap{number}")
+    fd = os.open(own if own.exists() else "/dev/net/tun",
+                 os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
     fcntl.ioctl(fd, TUNSETIFF, request)
     return fd
@@ -64,8 +68,13 @@ class Vm:
 
     def _start(self, command: list[str]) -> None:
         vhost = ",vhost=on" if self._lab.vhost else ""
-        options = f"ifname={self.tap},script=,downscript={vhost}"
-        self._popen([*command, *guest.back_end(options, self.queues)])
+        if self._lab.tap == "tap":
+            options = f"ifname={self.tap},script=,downscript={vhost}"
+            self._popen([*command, *guest.back_end(options, self.queues)])
+            return
+        fd = open_tap(self.tap)
+        self._popen([*command, *guest.back_end(f"fd={fd}{vhost}", self.queues)], (fd,))
+        os.close(fd)
 
     def _popen(self, command: list[str], descriptors: tuple[int, ...] = ()) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log,
