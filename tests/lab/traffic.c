@@ -3,8 +3,8 @@
  *
  * One program, several roles:
  *
- *   traffic peer PORT FLOWS
- *       In the guest. Records every numbered packet that reaches one of the
+ *   traffic peer PORT FLOWS [GROUP INTERFACE]
+ *       In the guest, as a member of a multicast group where one is named. Records every numbered packet that reaches one of the
  *       FLOWS UDP ports from PORT on, sends such packets itself when told to,
  *       and takes orders on TCP port PORT, one to a connection:
  *           start UDPPORT RATE SIZE   send to the asker's UDPPORT
@@ -27,7 +27,7 @@
  *       In the client. Only fetches the peer's records.
  *   traffic send HOST PORT RATE SIZE DIR
  *       Only sends, as "run" does, until SIGTERM; HOST may be a broadcast
- *       address. Writes DIR/to-guest.sent.csv; "fetch" gets what arrived.
+ *       or multicast address. Writes DIR/to-guest.sent.csv; "fetch" gets what arrived.
  *   traffic own PORT INTERFACE
  *       In the guest. Records each frame that comes in on INTERFACE though its
  *       source is the interface's own address (number: its EtherType), and
@@ -626,7 +626,20 @@ static void peer_accept(int listener, Sender *sender, const Log *arrived)
     }
 }
 
-static void __attribute__((noreturn)) peer_main(unsigned port, unsigned count)
+static void join(int fd, const char *group, const char *interface)
+{
+    struct ip_mreqn request = { .imr_ifindex = if_nametoindex(interface) };
+
+    if (inet_pton(AF_INET, group, &request.imr_multiaddr) != 1 ||
+        setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &request,
+                   sizeof(request)) < 0) {
+        die("group %s on %s: %s", group, interface, strerror(errno));
+    }
+}
+
+static void __attribute__((noreturn)) peer_main(unsigned port, unsigned count,
+                                                const char *group,
+                                                const char *interface)
 {
     Sender sender = { 0 };
     Log arrived = { 0 };
@@ -634,6 +647,9 @@ static void __attribute__((noreturn)) peer_main(unsigned port, unsigned count)
     int listener = listen_tcp(port);
 
     open_flows(&flows, port, count);
+    if (group) {
+        join(flows.pfds[0].fd, group, interface);
+    }
     signal(SIGCHLD, SIG_IGN);
     puts("traffic: peer ready");
     fflush(stdout);
@@ -937,8 +953,9 @@ int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     make_pattern();
-    if (argc == 4 && !strcmp(argv[1], "peer")) {
-        peer_main(port_number(argv[2]), flow_number(argv[3]));
+    if ((argc == 4 || argc == 6) && !strcmp(argv[1], "peer")) {
+        peer_main(port_number(argv[2]), flow_number(argv[3]),
+                  argc == 6 ? argv[4] : NULL, argc == 6 ? argv[5] : NULL);
     }
     if (argc == 9 && !strcmp(argv[1], "run")) {
         unsigned rate = parse_number("RATE", argv[4], 1, MAX_RATE);
@@ -976,7 +993,7 @@ int main(int argc, char **argv)
         queues_set(argv[2], parse_number("N", argv[3], 1, MAX_QUEUES));
         return 0;
     }
-    fputs("usage: traffic peer PORT FLOWS\n"
+    fputs("usage: traffic peer PORT FLOWS [GROUP INTERFACE]\n"
           "       traffic run HOST PORT RATE BACK SIZE FLOWS DIR\n"
           "       traffic fetch HOST PORT DIR\n"
           "       traffic send HOST PORT RATE SIZE DIR\n"

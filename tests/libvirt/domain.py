@@ -80,7 +80,8 @@ class GuestImage(Image):
             self._add_busybox(archive)
             archive.data("init", (rig.HERE / "guest-init").read_bytes(), 0o755)
             archive.file(self.traffic, "bin/traffic")
-            self._add_modules(archive, self._modules((*GUEST_MODULES, "virtio_blk", "bridge")))
+            self._add_modules(archive, self._modules((*GUEST_MODULES, "virtio_blk", "bridge",
+                                                      "macvlan")))
             archive.close()
 
 
@@ -89,7 +90,8 @@ class Domain:
     """What a scenario wants of its guest."""
     cards: int = 1
     queues: int = 1
-    bridge: bool = False        # the guest has its addresses on bridges of its own
+    behind: str = ""            # the guest has its addresses on a "bridge" or "macvlan" of its own
+    group: str = ""             # multicast: it is a member, and the network's bridges know
     disk: bool = False          # it has one, a file for each host
     driver: str = ""            # more attributes of the cards' <driver>
     kernel: str = ""            # more words for the guest's kernel
@@ -102,11 +104,11 @@ class Domain:
     @property
     def peers(self) -> int:
         """How many programs in the guest say that they are ready."""
-        return self.cards + 1
+        return self.cards + 1 + bool(self.group)
 
     def mac(self, card: int) -> str:
         """Whose packets for that card's address are."""
-        return rig.guest_mac(card, self.bridge)
+        return rig.guest_mac(card, bool(self.behind))
 
     def xml(self, host: rig.Host, folder: Path, arguments: list[str], disk: Path | None) -> str:
         """For virsh; `folder` has what it boots, `arguments` are QEMU's beyond libvirt's."""
@@ -140,7 +142,7 @@ class Domain:
     @property
     def kernel_line(self) -> str:
         return (f"{KERNEL_LINE} cards={self.cards} queues={self.queues} flows={self.flows} "
-                f"bridge={int(self.bridge)} {self.kernel}")
+                f"behind={self.behind} group={self.group} {self.kernel}")
 
 
 def install(image: GuestImage, folder: Path) -> None:

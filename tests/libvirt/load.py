@@ -26,7 +26,8 @@ from packets import Arrival, read_packets
 
 BACK = 20                   # packets a second from the guest
 SIZE = 200                  # bytes of UDP payload
-BROADCAST_PORT = 7050       # these three: see guest-init
+BROADCAST_PORT = 7050       # these four: see guest-init
+MULTICAST_PORT = 7052
 FIRST_PORT, PORTS_PER_CARD = 7000, 20
 OWN_PORT, OWN_PER_CARD = 7060, 10
 STALE_NS = 100 * MS
@@ -71,6 +72,9 @@ class Load:
             for card in range(domain.cards)]
         self.streams.append(Stream("broadcast", "10.0.0.255", BROADCAST_PORT,
                                    folder / "broadcast", broadcasts))
+        if domain.group:
+            self.streams.append(Stream("multicast", domain.group, MULTICAST_PORT,
+                                       folder / "multicast", broadcasts))
 
     def start(self) -> None:
         """Returns when packets flow in both directions."""
@@ -98,10 +102,11 @@ class Load:
             if stream.process.wait(END_S):
                 raise rig.RigError(f"{stream.name}: "
                                    f"{(stream.folder / 'output').read_text().strip()}")
-        broadcast = self.streams[-1]
-        self._fetch("10.0.0.2", broadcast.port, broadcast.folder)
+        for stream in self.streams:
+            if not stream.back:
+                self._fetch("10.0.0.2", stream.port, stream.folder)
         for card in range(self.domain.cards):
-            for place in range(1 + self.domain.bridge):
+            for place in range(1 + bool(self.domain.behind)):
                 self._fetch(f"10.0.{card}.2", OWN_PORT + OWN_PER_CARD * card + place,
                             self.folder / f"own{card}{place}")
         said = rig.run(*rig.netns(rig.CLIENT, str(self.program), "counters", "10.0.0.2",

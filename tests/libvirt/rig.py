@@ -121,9 +121,9 @@ def client_mac(network: int) -> str:
     return f"52:54:00:00:00:f{network}"
 
 
-def guest_mac(card: int, bridge: bool = False) -> str:
-    """Of the network card, or of the guest's own bridge that the card is a port of."""
-    return f"52:54:00:00:0{int(bridge)}:0{2 + card}"
+def guest_mac(card: int, behind: bool = False) -> str:
+    """Of the network card, or of the guest's own bridge or macvlan behind it."""
+    return f"52:54:00:00:0{int(behind)}:0{2 + card}"
 
 
 def make_network(hosts: tuple["Host", ...]) -> None:
@@ -149,6 +149,16 @@ def make_network(hosts: tuple["Host", ...]) -> None:
         plug("swm", f"{host.name}m", "mgmt", host.name)
         ip(f"-n {host.name} link set lo up")
         ip(f"-n {host.name} addr add {host.address}/24 dev mgmt")
+
+
+def snoop(on: bool) -> None:
+    """The first network's switch asks who is a member of which multicast group: from the answers
+    all of its bridges know where such packets have to go, and nowhere else."""
+    if on:
+        ip("addr replace 10.0.0.254/24 dev sw0")
+        ip(f"-n {CLIENT} route replace 239.0.0.0/8 dev eth0")
+    ip("link set sw0 type bridge mcast_query_response_interval 100 mcast_query_interval 1000 "
+       f"mcast_query_use_ifaddr 1 mcast_querier {int(on)}")
 
 
 def know_guest(card: int, mac: str) -> None:

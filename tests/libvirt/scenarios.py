@@ -217,7 +217,9 @@ SCENARIOS = [
     command("qmp-terminated", commands.by_qmp_terminated, actor=Direct),
     command("qmp-destination-killed", commands.by_qmp_killed, actor=Direct),
     command("qmp-killed-before-cont", commands.by_qmp_left, actor=Direct, rate=200),
-    *both("guest-bridge", move, domain=Domain(bridge=True), lossless=False),
+    *both("guest-bridge", move, domain=Domain(behind="bridge"), lossless=False),
+    *both("macvlan", move, domain=Domain(behind="macvlan"), lossless=False),
+    *both("multicast", move, domain=Domain(group="239.1.2.3"), lossless=False),
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 # At a rate that a slow, busy machine takes, too: a TAP's queue holds what comes in five seconds.
