@@ -44,8 +44,25 @@ def sweep_table(results: list[tuple[str, dict[str, Any]]]) -> str:
     heads = ["run", "rate", "sent", "lost", "doubled", "reordered", "flooded", "lost", "doubled",
              "stale", "own", "gap", "downtime", "p50", "p99", "dropped", "checks"]
     bad_first = sorted(results, key=lambda item: is_good(item[1]))
-    return columns(heads, [[label, *(str(value) for value in sweep_row(run))]
-                           for label, run in bad_first])
+    rows = [[label, *sweep_row(run)] for label, run in bad_first]
+    if any(" #" in label for label, _ in results):
+        rows += sums(heads, rows)
+    return columns(heads, [[str(value) for value in row] for row in rows])
+
+
+def sums(heads: list[str], rows: list[list[Any]]) -> list[list[Any]]:
+    """A row for all runs with the same parameters: their sums, and the longest of their times."""
+    found = []
+    for name in dict.fromkeys(row[0].partition(" #")[0] for row in rows):
+        same = [row for row in rows if row[0].partition(" #")[0] == name]
+        cells: list[Any] = [f"{name}, {len(same)} runs"]
+        for head, values in list(zip(heads, zip(*same)))[1:-1]:
+            numbers = [value for value in values if value != "-"]
+            join = max if head in ("gap", "downtime", "p50", "p99") else sum
+            cells.append(join(numbers) if numbers and head != "rate" else "-")
+        good = sum(row[-1] == "good" for row in same)
+        found.append([*cells, f"{good} good"])
+    return found
 
 
 def is_good(run: dict[str, Any]) -> bool:

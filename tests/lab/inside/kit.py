@@ -433,11 +433,15 @@ class Lab:
         self._learning(vm, "on")
 
     def handover_pair(self, capture: bool = False,
-                      destination_extra: tuple[str, ...] = ()) -> tuple[Vm, Vm]:
+                      destination_extra: tuple[str, ...] = (),
+                      overtaken: float = 0) -> tuple[Vm, Vm]:
         """Source and destination, their guest's traffic flowing, ready to migrate with the
         hand-over; with `capture`, the source's redirector is for the caller to add. Unless it is to
-        be announced `late`, the destination holds back what comes directly."""
+        be announced `late`, the destination holds back what comes directly. `overtaken`: see
+        delay_data()."""
         self.network(("src0", "dst0"))
+        if overtaken:
+            self.delay_data("src0", overtaken)
         source = self.source()
         destination = self.destination(extra=destination_extra)
         if self.late:

@@ -8,8 +8,7 @@ it likes, and the source is ended at once.
 announcement=never: the network keeps it from the source (isolated ports), which knows by the
 destination's word and by the time that all has come; announcement=late: only the first ones.
 
-overtaken=MS: that long before its announcement the source's TAP should have got what it gets behind
-it.
+overtaken=MS: the announcement gets to the source that much sooner than data.
 """
 
 import time
@@ -20,9 +19,7 @@ FIRST_LOST_S = 0.03
 
 
 def run(lab):
-    source, destination = lab.handover_pair(destination_extra=("-S",))
-    if lab.overtaken:
-        lab.delay_data(source.tap, lab.overtaken)
+    source, destination = lab.handover_pair(destination_extra=("-S",), overtaken=lab.overtaken)
     started = lab.start_migration(source, destination)
     stop = source.qmp.event("STOP", 60, started)
     result = lab.migration_end(source)
