@@ -44,6 +44,11 @@ def cpu_seconds() -> dict[str, float]:
     return found
 
 
+def one_processor(interface: str, *where: str) -> None:
+    """What comes in at an interface goes through one processor's queue."""
+    run(*where, "sh", "-c", f"echo 1 >/sys/class/net/{interface}/queues/rx-0/rps_cpus")
+
+
 class Stream:
     """Listens on a Unix socket and writes what a redirector's chardev sends into a file, timed.
 
@@ -216,7 +221,7 @@ class Lab:
             Path("/proc/sys/net/core/netdev_max_backlog").write_text("20000")
             # Packets from the guest go through one processor's queue: vhost's thread changes its
             # processor, and they would pass each other.
-            run(*self.client("sh", "-c", "echo 1 >/sys/class/net/eth0/queues/rx-0/rps_cpus"))
+            one_processor("eth0", *self.client())
             return
         run("ip", "-n", "client", "addr", "add", f"{guest.CLIENT_IP}/24", "dev", "eth0")
         run("ip", "-n", "client", "neigh", "add", guest.GUEST_IP, "lladdr", guest.GUEST_MAC,
@@ -234,6 +239,9 @@ class Lab:
             "type", "macvtap", "mode", "bridge")
         for name in (port, below):
             run("ip", "link", "set", name, "up")
+        # A macvlan's broadcasts are a worker's, which changes its processor: they would pass each
+        # other.
+        one_processor(tap)
         return port
 
     def delay_data(self, tap: str, ms: float) -> None:
