@@ -26,6 +26,13 @@
  */
 #define QUEUE_SIZE (4 * MiB)
 
+/*
+ * What arrives for a guest that has left waits here until the peer takes it: a
+ * destination takes little before its guest runs, and a TAP's own queue holds
+ * 1,000 packets.
+ */
+#define HAND_OVER_SIZE (32 * MiB)
+
 typedef struct ChainSource {
     RedirectorSource parent;
     RedirectorSink *sink;
@@ -38,6 +45,9 @@ typedef struct ChainSource {
 
 static bool source_room(ChainSource *s)
 {
+    if (s->parent.role == SWITCHOVER_HAND_OVER && !s->parent.live) {
+        return !s->queue.buf || packet_stream_room(&s->queue) >= QUEUE_SIZE;
+    }
     return !s->queue.packets && s->sink->ops->room(s->sink);
 }
 
@@ -104,7 +114,9 @@ static void source_update(RedirectorSource *parent)
 static void source_queue(ChainSource *s, PacketFrame *f)
 {
     if (!s->queue.buf) {
-        packet_stream_init(&s->queue, QUEUE_SIZE, true);
+        packet_stream_init(&s->queue,
+                           s->parent.role == SWITCHOVER_HAND_OVER
+                           ? HAND_OVER_SIZE : QUEUE_SIZE, true);
     }
     if (!packet_stream_put(&s->queue, f->hdr, f->hdr_len, f->iov,
                            f->iovcnt)) {

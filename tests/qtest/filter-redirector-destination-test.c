@@ -478,6 +478,24 @@ static void test_forged(const void *data)
     pair_end(&p);
 }
 
+/*
+ * It takes long until the destination is told to run, and it takes little until
+ * then.  The source takes what comes from its TAP, whose queue is short.
+ */
+static void test_slow_manager(const void *data)
+{
+    enum { LEN = 1400, N = 3000 };
+    Pair p = pair_migrated();
+    unsigned i;
+
+    if_set_txqueuelen(p.m->x->ifname, 2 * STEP);
+    for (i = 0; i < N; i += STEP) {
+        send_packets(p.m->x->outside, LEN, i, STEP);
+        rig_wait_stat(p.m->r, "f0", "input.stats.packets", i + STEP);
+    }
+    pair_end(&p);
+}
+
 /* The source goes in the middle, without a word. */
 static void test_source_gone(const void *data)
 {
@@ -1215,6 +1233,7 @@ int main(int argc, char **argv)
         case_add(PREFIX "no-announcement", test_no_announcement, NULL);
         case_add(PREFIX "forged/early", test_forged, NULL);
         case_add(PREFIX "forged/cont", test_forged, "cont");
+        case_add(PREFIX "slow-manager", test_slow_manager, NULL);
         case_add(PREFIX "source-gone", test_source_gone, NULL);
         case_add(PREFIX "busy", test_busy, NULL);
         case_add(PREFIX "stopped-again", test_stopped_again, NULL);
