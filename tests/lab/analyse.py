@@ -32,6 +32,7 @@ from trace import diagnosis, suspects_of
 
 MS = 1_000_000
 AROUND_NS = 1_000 * MS
+STOPPING_NS = 20 * MS       # until then QEMU may tell of a stop
 
 
 @dataclass
@@ -47,17 +48,19 @@ class GuestClock:
     In the first segment the quickest packet to the guest is taken to have needed no time at all, so
     latencies are counted from that one (and those from the guest include its real time). QEMU stops
     and starts the guest's clock together with the guest, so each later segment's offset is that of
-    the one before plus the time the guest stood still.
+    the one before plus the time the guest stood still. That is longer than from event to event:
+    QEMU tells of the stop when all devices have stopped, some tenths of a millisecond later. So
+    where a packet seems to arrive before it was sent, the offset is raised until it doesn't.
     """
 
     def __init__(self, to_guest: list[Arrival], moves: list[tuple[int, int]]) -> None:
-        first_stop = moves[0][0] if moves else 1 << 63
-        ways = [a.arrived_ns - a.sent_ns for a in to_guest if a.sent_ns < first_stop]
-        offset = -min(ways, default=0)
+        stops = [stop for stop, _ in moves] + [1 << 63]
+        offset = -quickest(to_guest, 0, stops[0])
         self._segments = [Segment(0, offset)]
-        for stopped, resumed in moves:
+        for (stopped, resumed), next_stop in zip(moves, stops[1:]):
             guest_start = stopped - offset
             offset += resumed - stopped
+            offset = max(offset, -quickest(to_guest, resumed, next_stop, -offset))
             self._segments.append(Segment(guest_start, offset))
 
     def lab_ns(self, guest_ns: int) -> int:
@@ -65,6 +68,12 @@ class GuestClock:
             if guest_ns >= segment.guest_start_ns:
                 return guest_ns + segment.offset_ns
         return guest_ns
+
+
+def quickest(arrivals: list[Arrival], start: int, stop: int, default: int = 0) -> int:
+    """From sending, while the guest ran, to arrival, by two clocks."""
+    return min((a.arrived_ns - a.sent_ns for a in arrivals
+                if start <= a.sent_ns < stop - STOPPING_NS), default=default)
 
 
 class Order:

@@ -9,6 +9,7 @@ Words beyond those of the lab's analyse.py:
           dropped them (see counters.py). These are not among the "lost"
   own     frames the guest got though their source was its own address
   delay   of packets sent around a move (or a stop): AROUND_S before it until AROUND_S after it
+  beyond  how much more than the guest stood still in a move the slowest of these took
 """
 
 import signal
@@ -141,6 +142,8 @@ class Load:
         for stream, *packets in zip(self.streams, sent, arrived):
             result[stream.name]["moves"] = each_move(stream, *packets, moves,
                                                      untaken[stream.name])
+            result[stream.name]["beyond_ms"] = max(
+                (figures_["beyond_ms"] for figures_ in result[stream.name]["moves"]), default=0.0)
         own = [packet for folder in self.folder.glob("own*")
                for packet in read_packets(folder, "to-guest.arrived")]
         result["own"] = {"frames": len(own), "types": sorted({hex(p.number) for p in own})}
@@ -197,6 +200,7 @@ def each_move(stream: Stream, sent: list[Arrival], arrivals: list[Arrival], move
                       for packets in (sent, arrivals))
         figures_ = counts(ours, came, stream.flows, [move])
         tell_delays(figures_, came, [move])
+        figures_["beyond_ms"] = round(figures_["delay_ms"]["p100"] - (move[1] - move[0]) / MS, 1)
         figures_["untaken"] = sum(packet.number in untaken for packet in ours)
         figures_["lost"] -= figures_["untaken"]
         found.append(figures_)

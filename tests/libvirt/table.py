@@ -10,7 +10,7 @@ COLUMNS = (("sent", "sent"), ("delivered", "delivered"), ("lost", "lost"),
            ("untaken", "untaken"), ("doubled", "duplicated"), ("disorder", "reordered"),
            ("stale", "stale"), ("gap ms", "longest_gap_ms"))
 HEAD = ("scenario", "packets", *(title for title, _ in COLUMNS), "p50 ms", "p99 ms", "max ms",
-        "own", "stop ms")
+        "beyond", "own", "stop ms")
 
 
 def stopped_ms(result: dict[str, Any]) -> float:
@@ -31,7 +31,8 @@ def one_line(result: dict[str, Any]) -> str:
 
 
 def cells(stream: dict[str, Any]) -> list[Any]:
-    return [*(stream[key] for _, key in COLUMNS), *stream["delay_ms"].values()]
+    return [*(stream[key] for _, key in COLUMNS), *stream["delay_ms"].values(),
+            stream["beyond_ms"]]
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
