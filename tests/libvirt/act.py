@@ -15,7 +15,7 @@ import handover
 import rig
 from domain import NAME, Domain
 from load import Move
-from rig import Event, Host, Rig, RigError, wait_until
+from rig import Event, Host, Rig, RigError, ip, wait_until
 
 MIGRATION_S = 60
 SETTLE_S = 1.5
@@ -89,6 +89,11 @@ class Act:
     def settle(self) -> None:
         """Until the guest has what came in the meantime, and the source is gone."""
         time.sleep(SETTLE_S)
+
+    def lengthen_queues(self, packets: int) -> None:
+        """Of the TAPs on the guest's host."""
+        for line in self.here.virsh("domiflist", NAME).splitlines():
+            ip(f"-n {self.here.name} link set {line.split()[0]} txqueuelen {packets}")
 
     # ---- the hand-over
 

@@ -113,7 +113,9 @@ def judge(scenario: Scenario, result: dict[str, Any],
                        result["streams"]["own"]["frames"] == 0))
     for name, stream in streams_of(result).items():
         checks += [(f"{name}: packets arrive at the end", stream["lost_at_end"] == 0),
-                   (f"{name}: none damaged", stream["damaged"] == 0)]
+                   (f"{name}: none damaged", stream["damaged"] == 0),
+                   (f"{name}: the guest's clock tells of no packet before it was sent",
+                    stream["delay_ms"]["p50"] >= 0)]
         if scenario.lossless and spares_running and name not in scenario.told:
             checks += [(f"{name}: none {what}", stream[key] == 0) for key, what in
                        (("lost", "lost"), ("duplicated", "doubled"),

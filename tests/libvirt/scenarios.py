@@ -24,6 +24,8 @@ SUSPEND_AFTER_S = 2
 SLOW_MANAGER_S = 1.0
 MOVES = 10                  # of "there-and-back"
 STAY_S = 5.0
+PAUSE_S = 0.2
+PAUSE_QUEUE = 10000         # packets
 IDLE_MOVES, IDLE_S = 3, 4.0
 IDLE_RATE = 2
 
@@ -31,6 +33,17 @@ IDLE_RATE = 2
 def stay(act: Act) -> None:
     """Nothing happens: what the guest takes on this machine."""
     time.sleep(STAY_S)
+
+
+def pause(act: Act) -> None:
+    """The guest only stands still, for about as long as in a move: what it needs afterwards to take
+    what has come. (A longer queue keeps that; a hand-over has room for it elsewhere.)"""
+    act.lengthen_queues(PAUSE_QUEUE)
+    for _ in range(act.wanted):
+        act.here.virsh("suspend", NAME)
+        time.sleep(PAUSE_S)
+        act.here.virsh("resume", NAME)
+        act.settle()
 
 
 def move(act: Act) -> None:
@@ -166,6 +179,7 @@ def command(name: str, act: Callable[..., None], **more: Any) -> Scenario:
 WITH_DISK = Domain(disk=True)
 SCENARIOS = [
     Scenario("stay", stay),
+    Scenario("pause", pause),
     *both("move", move),
     *both("there-and-back", there_and_back),
     *both("suspend", suspend, lossless=False),
