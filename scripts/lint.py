@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check this repo's own files; writes build/check/lint.tap.
 
-Shell scripts: shellcheck. Python: compiles. Every file: an SPDX line. Our QEMU
-files: each comes with exactly one patch. The tools that keep the patches: their own tests.
+Shell scripts: shellcheck. Python: compiles. What users run (tools/): pylint and mypy, too. Every
+file: an SPDX line. Our QEMU files: each comes with exactly one patch. The tools that keep the
+patches: their own tests.
 """
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ REPO = Path(__file__).resolve().parent.parent
 # Folders whose files go to QEMU's tree, at the same path.
 QEMU_FOLDERS = ("net", "include", "qapi", "tests/unit", "tests/qtest", "docs/system",
                 "docs/devel", "docs/interop")
+# What users run, besides QEMU
+COMMAND, COMMAND_MODULES = "tools/qemu-handover", "tools/qemu_handover"
 # What can't or need not carry a license line.
 NO_SPDX = ("COPYING", ".gitignore", "patches/")
 
@@ -42,12 +45,13 @@ def first_line(path: Path) -> str:
         return f.readline()
 
 
-def check_shell(group: Group, path: Path) -> None:
-    if not shutil.which("shellcheck"):
-        group.add(f"shellcheck {shown(path)}", True, "no shellcheck", skipped=True)
+def check_by(program: str, group: Group, name: str, *words: str) -> None:
+    """What a program of its own finds wrong with `name`."""
+    if not shutil.which(program):
+        group.add(f"{program} {name}", True, f"no {program}", skipped=True)
         return
-    done = subprocess.run(["shellcheck", str(path)], text=True, capture_output=True, check=False)
-    group.add(f"shellcheck {shown(path)}", done.returncode == 0, done.stdout + done.stderr)
+    done = subprocess.run([program, *words], text=True, capture_output=True, check=False, cwd=REPO)
+    group.add(f"{program} {name}", done.returncode == 0, done.stdout + done.stderr)
 
 
 def check_python(group: Group, path: Path) -> None:
@@ -56,6 +60,13 @@ def check_python(group: Group, path: Path) -> None:
         group.add(f"python {shown(path)}", True)
     except SyntaxError as e:
         group.add(f"python {shown(path)}", False, str(e))
+
+
+def check_command(group: Group) -> None:
+    """pyproject.toml says how strictly. One run of each: what is wrong may be in two files."""
+    check_by("pylint", group, COMMAND, "--rcfile", "pyproject.toml", COMMAND, COMMAND_MODULES)
+    check_by("mypy", group, COMMAND, "--config-file", "pyproject.toml", "--cache-dir",
+             str(TOP / "build/mypy"), COMMAND, COMMAND_MODULES)
 
 
 def check_spdx(group: Group, paths: list[Path]) -> None:
@@ -101,9 +112,10 @@ def main() -> int:
     for path in paths:
         line = first_line(path)
         if line.startswith("#!") and ("/sh" in line or "bash" in line) or path.suffix == ".sh":
-            check_shell(group, path)
+            check_by("shellcheck", group, shown(path), str(path))
         elif path.suffix == ".py" or line.startswith("#!") and "python" in line:
             check_python(group, path)
+    check_command(group)
     check_spdx(group, paths)
     check_series_files(group, paths)
     check_tools(group)

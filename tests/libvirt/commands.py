@@ -341,9 +341,9 @@ def capture(act: Act) -> None:
         tool.kill()
     if not command.added():
         raise RigError("a killed capture leaves nothing: then this tests nothing")
-    code, out, text = command.run_tool("clean", NAME)
+    code, said, text = command.run_tool("clean", NAME)
     if code:
-        raise RigError(f"clean: exit status {code}: {out} {text}")
+        raise RigError(f"clean: exit status {code}: {said} {text}")
     command.need_nothing_left()
 
 

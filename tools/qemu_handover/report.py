@@ -76,6 +76,7 @@ class Report:
 
     @property
     def text(self) -> str:
+        """For people."""
         lines = [item.text for item in self.interfaces] if self.runs_at == "destination" else []
         if self.runs_at == "destination":
             lines.append(f"{self.domain} runs at {self.destination} ({self.seconds:.1f} s)")
