@@ -17,7 +17,7 @@ from domain import NAME, Domain
 from load import Move
 from rig import Event, Host, Rig, RigError, ip, wait_until
 
-MIGRATION_S = 60
+MIGRATION_S = 60 * rig.SLOW
 SETTLE_S = 1.5
 DISK_BYTES = 1 << 20
 GREETING = """\

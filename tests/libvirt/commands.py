@@ -10,20 +10,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import load
 import rig
 from act import Act
 from command import DONE, FAILED, LOST_GUEST, QEMU_USER, Command
 from direct import Direct
-from domain import NAME
+from domain import NAME, guest
 from pki import Authority
 from rig import RigError, wait_until
 
 SLOW_MIB = 20                       # a second: a migration takes some seconds
 SLOW = ("--bandwidth", str(SLOW_MIB))
 CAPTURE_S = 3.0
+LONG_CAPTURE_S = 8.0                # where packets are rare
 PCAP_HEAD, PACKET_HEAD = 24, 16
 IPV4, UDP = b"\x08\x00", 17
+HEADERS = 14 + 20 + 8
+NUMBER = struct.Struct("<IIQQ")     # how the traffic's packets begin: see traffic.c
+FEW = 20                            # packets that are none, where there should be many
 STAYING_RATE = 500                  # packets a second in these scenarios
 FIRST_PORT = 49152                  # where the source listens, if that is free
 OTHER_ADDRESS = "192.168.77.66"     # in the hosts' own network
@@ -305,6 +311,26 @@ def frames(data: bytes) -> Iterator[tuple[float, bytes]]:
         at += PACKET_HEAD + size
 
 
+def need_each_once(act: Act, data: bytes) -> dict[str, int]:
+    """The client's to the guest, the client's to all, the guest's: numbered, each once, in order,
+    none left out. Returns how many of each."""
+    mac = bytes.fromhex(act.domain.mac(0).replace(":", ""))
+    numbers: dict[str, list[int]] = {"to the guest": [], "to all": [], "from the guest": []}
+    for _, frame in frames(data):
+        if frame[12:14] != IPV4 or frame[23] != UDP or len(frame) < NUMBER.size + HEADERS:
+            continue
+        magic, _, number, _ = NUMBER.unpack_from(frame, HEADERS)
+        port = int.from_bytes(frame[36:38], "big")
+        way = "from the guest" if frame[6:12] == mac else \
+            "to the guest" if frame[:6] == mac else "to all"
+        if magic == guest.MAGIC and port in (load.FIRST_PORT, load.BROADCAST_PORT):
+            numbers[way].append(number)
+    for way, found in numbers.items():
+        if len(found) < FEW or found != list(range(found[0], found[0] + len(found))):
+            raise RigError(f"{way}: {len(found)} packets captured: {found[:20]}")
+    return {way: len(found) for way, found in numbers.items()}
+
+
 def need_packets(act: Act, data: bytes, seconds: float) -> None:
     """Those that the client sends to the guest: each once, at the time when it passed."""
     mac = bytes.fromhex(act.domain.mac(0).replace(":", ""))
@@ -345,6 +371,47 @@ def capture(act: Act) -> None:
     if code:
         raise RigError(f"clean: exit status {code}: {said} {text}")
     command.need_nothing_left()
+
+
+def capture_vhost(act: Act) -> None:
+    """Of a guest whose packets the kernel carries; its QEMU has no privilege for it."""
+    command = ask(act)
+    need_vhost(command)
+    path = command.here.folder / "capture.pcap"
+    with subprocess.Popen(command.tool("capture", NAME, "-w", str(path)),
+                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
+        wait_until("the capture begins", lambda: tool.poll() is not None or command.added())
+        time.sleep(LONG_CAPTURE_S)
+        need_vhost(command)
+        tool.send_signal(signal.SIGTERM)
+        error = tool.communicate(timeout=10 * rig.SLOW)[1].decode()
+    if tool.returncode:
+        raise RigError(f"capture: exit status {tool.returncode}: {error}")
+    command.notes["said"] = error
+    command.notes["captured"] = need_each_once(act, path.read_bytes())
+    command.need_nothing_left()
+    need_vhost(command)
+
+
+def need_vhost(command: Command) -> None:
+    """The kernel has the card's queues; and who this QEMU is, that has it do so."""
+    process = Path(f"/proc/{command.here.qemu_pid(NAME)}")
+    opened = [os.readlink(path) for path in (process / "fd").iterdir()]
+    status_ = dict(line.split(":\t", 1) for line in
+                   (process / "status").read_text().splitlines() if ":\t" in line)
+    found: dict[str, Any] = {key: status_[key] for key in ("Uid", "CapEff", "CapPrm", "Seccomp")}
+    found["opened"] = opened.count(str(rig.VHOST))
+    # An error where they are QEMU's. (Of the kernel's worker these namespaces see nothing.)
+    found["queues"] = [command.here.qmp(NAME, {
+        "execute": "x-query-virtio-vhost-queue-status", "arguments": {
+            "path": "/machine/peripheral/net0/virtio-backend", "queue": queue}})["kick"]
+        for queue in range(2)]
+    command.notes["process"] = found
+    if not found["opened"]:
+        raise RigError(f"vhost does not run: {found}")
+    if set(found["Uid"].split()) != {str(QEMU_USER)} or int(found["CapEff"], 16) or \
+            int(found["CapPrm"], 16) or found["Seccomp"] != "2":
+        raise RigError(f"QEMU has privileges: {found}")
 
 
 def status(act: Act) -> None:

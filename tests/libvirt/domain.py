@@ -14,14 +14,14 @@ NAME = "guest"
 UUID = "11111111-2222-3333-4444-555555555555"
 MEMORY_MIB = 128
 READY = "traffic: peer ready"
-BOOT_S = 90
+BOOT_S = 90 * rig.SLOW
 
 KERNEL_LINE = ("console=ttyS0 quiet panic=-1 mitigations=off audit=0 tsc=reliable no_timer_check "
                "nowatchdog " + guest.SPARE_WORK)
 
 QEMU_XML = "http://libvirt.org/schemas/domain/qemu/1.0"
 XML = """\
-<domain type='qemu'>
+<domain type='{kind}'>
   <name>{name}</name>
   <uuid>{uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
@@ -33,7 +33,7 @@ XML = """\
     <cmdline>{line}</cmdline>
   </os>
   <features><acpi/></features>
-  <cpu mode='custom'><model>qemu64</model></cpu>
+  {cpu}
   <devices>
     <emulator>{qemu}</emulator>
     {devices}
@@ -44,12 +44,15 @@ XML = """\
 </domain>
 """
 
+QEMU_CPU = "<cpu mode='custom'><model>qemu64</model></cpu>"
+HOST_CPU = "<cpu mode='host-passthrough'/>"
+
 CARD_XML = """\
 <interface type='bridge'>
   <source bridge='br{number}'/>
   <mac address='{mac}'/>
   <model type='virtio'/>
-  <driver name='qemu' queues='{queues}' {driver}/>
+  <driver name='{back_end}' queues='{queues}' {driver}/>
   <rom enabled='no'/>
 </interface>"""
 
@@ -95,6 +98,7 @@ class Domain:
     disk: bool = False          # it has one, a file for each host
     driver: str = ""            # more attributes of the cards' <driver>
     kernel: str = ""            # more words for the guest's kernel
+    vhost: bool = False         # the host's kernel carries its packets: for KVM's guests only
     installed: bool = False     # virt-install says what it has: a disk too, which the hosts share
 
     @property
@@ -120,11 +124,13 @@ class Domain:
 
     def _own_xml(self, folder: Path, disk: Path | None) -> str:
         devices = [CARD_XML.format(number=card, mac=rig.guest_mac(card), queues=self.queues,
+                                    back_end="vhost" if self.vhost else "qemu",
                                     driver=self.driver)
                    for card in range(self.cards)]
         if disk:
             devices.append(DISK_XML.format(path=disk))
-        return XML.format(name=NAME, uuid=UUID, memory=MEMORY_MIB, folder=folder, qemu=folder /
+        kind, cpu = ("kvm", HOST_CPU) if self.vhost else ("qemu", QEMU_CPU)
+        return XML.format(kind=kind, cpu=cpu, name=NAME, uuid=UUID, memory=MEMORY_MIB, folder=folder, qemu=folder /
                           rig.QEMU, line=self.kernel_line, devices="\n".join(devices))
 
     def _installed_xml(self, host: rig.Host, folder: Path, disk: Path) -> str:

@@ -15,6 +15,7 @@ Words beyond those of the lab's analyse.py:
 import signal
 import subprocess
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ FIRST_PORT, PORTS_PER_CARD = 7000, 20
 OWN_PORT, OWN_PER_CARD = 7060, 10
 STALE_NS = 100 * MS
 AROUND_NS = 1000 * MS
-START_S = 120
-END_S = 90
+START_S = 120 * rig.SLOW
+END_S = 90 * rig.SLOW
 
 Move = tuple[int, int]      # when the guest stopped, when it went on
 
@@ -85,8 +86,7 @@ class Load:
             stream.process = subprocess.Popen(stream.command(self.program), stdout=log,
                                               stderr=log, stdin=subprocess.DEVNULL)
         for stream in self.streams:
-            rig.wait_until(f"{stream.name} packets flow", lambda s=stream: self._running(s),
-                           START_S)
+            rig.wait_until(f"{stream.name} packets flow", partial(self._running, stream), START_S)
 
     @staticmethod
     def _running(stream: Stream) -> bool:
@@ -136,11 +136,11 @@ class Load:
             for arrival in arrivals:
                 arrival.arrived_ns = clock.lab_ns(arrival.arrived_ns)
         sent = [read_packets(stream.folder, "to-guest.sent") for stream in self.streams]
-        result = {stream.name: stream_figures(stream, *packets, moves)
-                  for stream, *packets in zip(self.streams, sent, arrived)}
+        result = {stream.name: stream_figures(stream, went, came, moves)
+                  for stream, went, came in zip(self.streams, sent, arrived)}
         untaken = self._blame(result, drops)
-        for stream, *packets in zip(self.streams, sent, arrived):
-            result[stream.name]["moves"] = each_move(stream, *packets, moves,
+        for stream, went, came in zip(self.streams, sent, arrived):
+            result[stream.name]["moves"] = each_move(stream, went, came, moves,
                                                      untaken[stream.name])
             result[stream.name]["beyond_ms"] = max(
                 (figures_["beyond_ms"] for figures_ in result[stream.name]["moves"]), default=0.0)

@@ -29,9 +29,12 @@ NETWORKS = 2
 CLIENT = "client"
 QEMU = "qemu-system-x86_64"    # in the rig's folder
 INSIDE = "LIBVIRT_RIG"      # set in the environment of what runs inside: the rig's folder
-START_S = 30
+# So many times as long is waited as a machine needs that emulates nothing but the guest.
+SLOW = int(os.environ.get("LIBVIRT_RIG_SLOW", "1"))
+START_S = 30 * SLOW
 POLL_S = 0.002
-VIRSH_S = 60
+VIRSH_S = 60 * SLOW
+VHOST = Path("/dev/vhost-net")
 
 
 class RigError(Exception):
@@ -271,7 +274,8 @@ class Host:
                          if event.name == name and event.ns >= after_ns
                          and data.items() <= event.data.items()), None)
 
-        return wait_until(f"{name} {data or ''} on {self.name}", found, limit_s, POLL_S)
+        event: Event = wait_until(f"{name} {data or ''} on {self.name}", found, limit_s, POLL_S)
+        return event
 
 
 class Rig:

@@ -28,6 +28,7 @@ PAUSE_S = 0.2
 PAUSE_QUEUE = 10000         # packets
 IDLE_MOVES, IDLE_S = 3, 4.0
 IDLE_RATE = 2
+SLOW_RATE = 100             # what an emulated guest takes on an emulated host
 
 
 def stay(act: Act) -> None:
@@ -154,8 +155,9 @@ class Scenario:
 
 def both(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario]:
     """As stock QEMU does it, and with the hand-over, which loses nothing."""
+    lossless: dict[str, Any] = {"lossless": True}
     return [Scenario(f"stock-{name}", act, False, **more),
-            Scenario(f"handover-{name}", act, True, **{"lossless": True, **more})]
+            Scenario(f"handover-{name}", act, True, **lossless | more)]
 
 
 def handed_over(name: str, act: Callable[[Act], None], **more: Any) -> Scenario:
@@ -172,8 +174,8 @@ def failing(name: str, act: Callable[[Act], None], **more: Any) -> list[Scenario
 
 def command(name: str, act: Callable[..., None], **more: Any) -> Scenario:
     """By the one command that users have: all that virsh does, and nothing left behind."""
-    return Scenario(f"command-{name}", act, True,
-                    **{"lossless": True, "actor": Command, "rate": STAYING_RATE, **more})
+    usual: dict[str, Any] = {"lossless": True, "actor": Command, "rate": STAYING_RATE}
+    return Scenario(f"command-{name}", act, True, **usual | more)
 
 
 WITH_DISK = Domain(disk=True)
@@ -207,6 +209,10 @@ SCENARIOS = [
     command("virt-install", move_installed, domain=Domain(installed=True)),
     command("status", commands.status),
     command("capture", commands.capture),
+    command("capture-vhost", commands.capture_vhost, domain=Domain(vhost=True), rate=SLOW_RATE,
+            broadcasts=SLOW_RATE // 10),
+    command("move-vhost", move, domain=Domain(vhost=True), rate=SLOW_RATE,
+            broadcasts=SLOW_RATE // 10),
     command("strangers", commands.strangers),
     command("strangers-insecure", commands.strangers_insecure, actor=Insecure),
     command("once-insecure", commands.once, actor=Insecure),
