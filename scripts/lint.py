@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Check this repo's own files; writes build/check/lint.tap.
 
-Shell scripts: shellcheck. Python: compiles. What users run (tools/): pylint and mypy, too. Every
-file: an SPDX line. Our QEMU files: each comes with exactly one patch. The tools that keep the
-patches: their own tests.
+Shell scripts: shellcheck. Python: compiles. What users run (tools/): pylint; mypy, as for its
+tests. Every file: an SPDX line. Our QEMU files: each comes with exactly one patch. The tools
+that keep the patches: their own tests.
 """
 import shutil
 import subprocess
@@ -62,11 +62,13 @@ def check_python(group: Group, path: Path) -> None:
         group.add(f"python {shown(path)}", False, str(e))
 
 
-def check_command(group: Group) -> None:
+def check_python_closely(group: Group) -> None:
     """pyproject.toml says how strictly. One run of each: what is wrong may be in two files."""
     check_by("pylint", group, COMMAND, "--rcfile", "pyproject.toml", COMMAND, COMMAND_MODULES)
-    check_by("mypy", group, COMMAND, "--config-file", "pyproject.toml", "--cache-dir",
-             str(TOP / "build/mypy"), COMMAND, COMMAND_MODULES)
+    lab = [str(path.relative_to(REPO)) for path in REPO.glob("tests/lab/*.py")]
+    check_by("mypy", group, f"{COMMAND}, its tests, the lab", "--config-file", "pyproject.toml",
+             "--cache-dir", str(TOP / "build/mypy"), COMMAND, COMMAND_MODULES, "tests/libvirt",
+             *lab)
 
 
 def check_spdx(group: Group, paths: list[Path]) -> None:
@@ -115,7 +117,7 @@ def main() -> int:
             check_by("shellcheck", group, shown(path), str(path))
         elif path.suffix == ".py" or line.startswith("#!") and "python" in line:
             check_python(group, path)
-    check_command(group)
+    check_python_closely(group)
     check_spdx(group, paths)
     check_series_files(group, paths)
     check_tools(group)

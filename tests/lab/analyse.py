@@ -181,8 +181,8 @@ def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         out.writelines(f"{a.number},{a.sent_ns},{a.arrived_ns}\n" for a in to_arrived)
     handed = {packet.number for path in folder.glob("in-*.packets")
               for packet in read_packets(folder, path.stem)}
-    to_guest = figures(*unicast(to_sent, to_arrived), flows, moves, handed)
-    flooded = figures(*flooded_only(to_sent, to_arrived), flows, moves, handed)
+    to_guest = figures(unicast(to_sent), unicast(to_arrived), flows, moves, handed)
+    flooded = figures(flooded_only(to_sent), flooded_only(to_arrived), flows, moves, handed)
     from_guest = figures(from_sent, from_arrived, flows, moves)
     text = diagnosis(folder, to_sent, to_arrived,
                      {**suspects_of(to_guest, "to the guest"), **suspects_of(flooded, "flooded")},
@@ -205,12 +205,12 @@ def traffic_result(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
             "from_guest": from_guest, "injected": len(injected)}
 
 
-def unicast(*lists: list[Arrival]) -> list[list[Arrival]]:
-    return [[p for p in packets if p.number < guest.FIRST_FLOODED] for packets in lists]
+def unicast(packets: list[Arrival]) -> list[Arrival]:
+    return [p for p in packets if p.number < guest.FIRST_FLOODED]
 
 
-def flooded_only(*lists: list[Arrival]) -> list[list[Arrival]]:
-    return [[p for p in packets if p.number >= guest.FIRST_FLOODED] for packets in lists]
+def flooded_only(packets: list[Arrival]) -> list[Arrival]:
+    return [p for p in packets if p.number >= guest.FIRST_FLOODED]
 
 
 def rate_of(sent: list[Arrival]) -> int:

@@ -118,7 +118,7 @@ def udp_payload(frame: bytes) -> bytes:
 
 def header_good(header: bytes, frame: bytes) -> bool:
     """Whether a receiver could use the frame: the vnet header fits it."""
-    flags, gso_type, _, gso_size, start, offset = struct.unpack_from("<BBHHHH", header)
+    flags, gso_type, gso_size, start, offset = map(int, struct.unpack_from("<BBxxHHH", header))
     if frame[12:14] != b"\x08\x00":
         return gso_type == GSO_NONE
     protocol = frame[ETHERNET + 9]

@@ -38,7 +38,7 @@ def cells(stream: dict[str, Any]) -> list[Any]:
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     if "streams" not in result:
         return [(result["scenario"], "no counts")]
-    found = []
+    found: list[tuple[str, ...]] = []
     for name, stream in result["streams"].items():
         if name == "own":
             continue
