@@ -46,6 +46,17 @@ def gap_ms(result: Result) -> float:
     return float(result["streams"]["unicast"]["longest_gap_ms"])
 
 
+def gaps(chosen: dict[str, Run]) -> str:
+    """Of the plot's two runs: whether the hand-over costs the guest time."""
+    lines = [f"{SCENARIOS[name]}: longest gap {gap_ms(result):.0f} ms, the guest stood still for "
+             f"{stopped_ms(result):.0f} ms" for name, (_, result) in chosen.items()]
+    stock, ours = (gap_ms(result) for _, result in chosen.values())
+    verdict = "shorter" if ours < stock else "LONGER"
+    return "\n".join(["The plot's runs, those in which the guest stood still for about the same time:",
+                      *(f"  {line}" for line in lines),
+                      f"  with the hand-over the gap is {verdict} by {abs(ours - stock):.0f} ms"])
+
+
 def rows(title: str, results: list[Result]) -> list[tuple[str, ...]]:
     """Counts are those of all runs together; a time is the middle one of the runs'."""
     found = []
@@ -100,7 +111,8 @@ def panel(title: str, run: Run, stem: Path, height: float) -> list[str]:
         draw.append(f"'{lost_file}' with points pt 2 ps 0.6 lc rgb '{COLOURS['lost']}' "
                     "title 'a packet that never arrived'")
     return [f"set label 1 \"{title}: {verdict}\" at graph 0,1.07 font ',14'",
-            f"set label 2 'longest gap {gap_ms(result):.0f} ms' at {stopped},{0.55 * height} "
+            f"set label 2 'longest gap {gap_ms(result):.0f} ms, stood still for "
+            f"{stopped_ms(result):.0f} ms' at {stopped},{0.55 * height} "
             f"left offset 1,0 tc rgb '{COLOURS['text']}'",
             f"set object 1 rectangle from 0,{1.5 * lost} to {stopped},{height} "
             f"fc rgb '{COLOURS['stopped']}' fs solid 0.5 noborder behind",
@@ -109,9 +121,8 @@ def panel(title: str, run: Run, stem: Path, height: float) -> list[str]:
             f"plot {', '.join(draw)}", "unset label", "unset object"]
 
 
-def plot(runs: dict[str, list[Run]], target: Path) -> None:
+def plot(chosen: dict[str, Run], target: Path) -> None:
     """switchover.svg and .png: both on the same scales."""
-    chosen = alike(runs)
     height = 1.25 * max(MIDDLE_MS, *(gap_ms(result) for _, result in chosen.values()))
     (target / "data").mkdir(exist_ok=True)
     panels = [line for name, title in SCENARIOS.items()
@@ -140,10 +151,11 @@ def draw(commands: Iterable[str]) -> None:
 
 def report(runs: dict[str, list[Run]], target: Path) -> str:
     """All of it, into `target`; returns what is to be printed."""
-    text = table(runs)
+    chosen = alike(runs)
+    text = f"{table(runs)}\n\n{gaps(chosen)}"
     (target / "table.txt").write_text(text + "\n")
     summary = {SCENARIOS[name]: [{"folder": folder.name, **result["streams"]}
                                  for folder, result in done] for name, done in runs.items()}
     (target / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    plot(runs, target)
+    plot(chosen, target)
     return f"{text}\n\nfiles: {target}/table.txt, summary.json, switchover.svg, switchover.png"
