@@ -9,13 +9,11 @@
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
 #include "qemu/timer.h"
-#include "qemu/units.h"
 #include "qapi/qapi-events-filter-redirector.h"
-#include "net/packet-collect.h"
-#include "net/packet-stream.h"
 #include "net/vhost_net.h"
 #include "filter-redirector-chain.h"
 #include "filter-redirector-chardev.h"
+#include "filter-redirector-direct.h"
 #include "filter-redirector-hold.h"
 #include "trace.h"
 
@@ -27,9 +25,6 @@
  * guest that has just moved may be slow to take anything.
  */
 #define END_MS (10 * 1000)
-
-/* What doesn't fit waits in the TAP's queue. */
-#define QUEUE_SIZE (16 * MiB)
 
 typedef enum HoldState {
     HOLD_OFF,               /* packets go as if it were not there */
@@ -47,12 +42,7 @@ struct RedirectorHold {
     HandoverHold facts;
     HandoverHoldEnd how;        /* it ended */
     int64_t given_at;           /* nothing was left, or 0 */
-    PacketCollect *collect;     /* who reads the TAP now, or NULL */
-    unsigned hdr_changes;       /* of vnet headers' length when it began */
-    unsigned sure;              /* packets read before it was set again */
-    PacketStream collecting;    /* what that fills; as the TAP has them */
-    PacketStream collected;     /* what it has filled, in front of it */
-    PacketStream queue;         /* what comes through QEMU, behind both */
+    RedirectorDirect direct;    /* what is held back */
     HandoverOnce once;          /* flooded frames that the peer sent */
     HandoverOnce alone;         /* where the network copies, the others */
     bool copies;                /* it may: seen before the guest ran */
@@ -88,16 +78,11 @@ static bool is_on(const RedirectorHold *h)
     return h->state == HOLD_ON || h->state == HOLD_ENDS;
 }
 
-static bool queue_has_room(const RedirectorHold *h)
-{
-    return !h->queue.buf ||
-           packet_stream_room(&h->queue) >= PACKET_STREAM_FRAME_MAX;
-}
-
 NetFilterIntake redirector_hold_intake(RedirectorHold *h)
 {
     h->intake = h->state == HOLD_OFF ? NET_FILTER_INTAKE_DEFAULT :
-                is_on(h) && !h->collect && h->source.live && queue_has_room(h)
+                is_on(h) && !h->direct.collect && h->source.live &&
+                redirector_direct_room(&h->direct)
                 ? NET_FILTER_INTAKE_TAKE : NET_FILTER_INTAKE_HOLD;
     return h->intake;
 }
@@ -122,78 +107,6 @@ static void tell(RedirectorHold *h)
 }
 
 /* Beginning and end */
-
-/*
- * A source that knows marks tells when all has come.  Otherwise each packet is
- * looked at when it comes, and a hold for a late packet ends at once.
- */
-static void start_collecting(RedirectorHold *h)
-{
-    packet_stream_init(&h->collecting, QUEUE_SIZE, true);
-    packet_stream_init(&h->collected, QUEUE_SIZE, true);
-    h->hdr_changes = hold_netdev(h)->vnet_hdr_changes;
-    h->sure = 0;
-    h->collect = packet_collect_start(hold_netdev(h), &h->collecting);
-}
-
-static bool same_header(const RedirectorHold *h)
-{
-    return hold_netdev(h)->vnet_hdr_changes == h->hdr_changes;
-}
-
-/*
- * A guest's new driver chooses the length of vnet headers, perhaps by way of
- * another one, and the thread does not see it: what it has read since this was
- * looked at last may have been taken apart in the wrong place.
- */
-static void stop_collecting(RedirectorHold *h)
-{
-    if (h->collect) {
-        packet_collect_stop(h->collect);
-        h->collect = NULL;
-        if (!same_header(h)) {
-            h->stats.lost += packet_stream_truncate(&h->collecting, h->sure);
-        }
-    }
-}
-
-static void look_at_header(RedirectorHold *h)
-{
-    if (h->collect && same_header(h)) {
-        h->sure = packet_collect_queued(h->collect);
-    } else {
-        stop_collecting(h);
-    }
-}
-
-static bool is_for_guest(const RedirectorHold *h, const PacketFrame *f)
-{
-    NetClientState *nic = hold_netdev(h)->peer;
-
-    return nic && nic->info->type == NET_CLIENT_DRIVER_NIC && f->len >= 6 &&
-           !memcmp(frame_data(f), qemu_get_nic(nic)->conf->macaddr.a, 6);
-}
-
-/*
- * The network did not send to this host on purpose yet: the source has got, or
- * will get, what lies here.  If some of it is for the guest alone, what comes
- * from now on may come to both, too.
- */
-static void drop_stale(RedirectorHold *h)
-{
-    PacketStream stale;
-    PacketFrame f;
-
-    packet_stream_init(&stale, QUEUE_SIZE, true);
-    packet_collect_now(hold_netdev(h), &stale);
-    h->stats.stale += stale.packets;
-    while (packet_stream_peek(&stale, 0, &f, 1)) {
-        h->copies |= is_for_guest(h, &f);
-        packet_stream_drop(&stale, 1);
-    }
-    packet_stream_destroy(&stale);
-    h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
-}
 
 /* The peer's frames that one may equal; NULL: it is none that comes twice. */
 static HandoverOnce *once_of(RedirectorHold *h, const PacketFrame *f)
@@ -227,13 +140,17 @@ static void hold_begin(RedirectorHold *h, bool again)
     if (!again) {
         tell_runs(h);
     }
-    if (!h->queue.buf) {
-        packet_stream_init(&h->queue, QUEUE_SIZE, true);
+    redirector_direct_begin(&h->direct);
+    if (!h->once.frames) {
         handover_once_init(&h->once);
         handover_once_init(&h->alone);
     }
+    /*
+     * A source that knows marks tells when all has come.  Otherwise each packet
+     * is looked at when it comes, and a hold for a late packet ends at once.
+     */
     if (h->facts.marks && !again) {
-        start_collecting(h);
+        redirector_direct_collect(&h->direct, hold_netdev(h));
     }
     timer_mod(h->tick, now_ms() + TICK_MS);
     trace_redirector_hold_begin(h->source.owner->id, again);
@@ -255,19 +172,14 @@ static void tell_done(RedirectorHold *h)
     if (is_on(h) && !h->facts.again) {
         qapi_event_send_filter_redirector_taken_over(
             h->source.owner->id, h->how, s->packets, s->late, s->direct,
-            s->cancelled, s->stale, s->lost);
+            s->cancelled, s->stale, s->lost + h->direct.lost);
     }
 }
 
 static void hold_off(RedirectorHold *h)
 {
-    stop_collecting(h);
-    h->stats.lost += h->collecting.packets + h->collected.packets +
-                     h->queue.packets;
+    redirector_direct_end(&h->direct, hold_netdev(h));
     tell_done(h);
-    packet_stream_destroy(&h->collecting);
-    packet_stream_destroy(&h->collected);
-    packet_stream_destroy(&h->queue);
     handover_once_destroy(&h->once);
     handover_once_destroy(&h->alone);
     timer_del(h->tick);
@@ -292,18 +204,6 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
     h->before = input_queued(h);
 }
 
-/* Those that came directly, where the first ones are. */
-static PacketStream *direct(RedirectorHold *h)
-{
-    look_at_header(h);
-    if (h->collect && !h->collected.packets) {
-        packet_collect_swap(h->collect, &h->collected);
-        h->sure = 0;
-    }
-    return h->collected.packets ? &h->collected :
-           !h->collect && h->collecting.packets ? &h->collecting : &h->queue;
-}
-
 static void tell_copies(RedirectorHold *h)
 {
     h->told_copies = true;
@@ -322,15 +222,18 @@ static bool is_copy(const PacketFrame *f, void *opaque)
  */
 static void look_for_copies(RedirectorHold *h)
 {
-    if (h->copies && !h->told_copies && h->collect &&
-        packet_collect_any(h->collect, is_copy, h)) {
+    if (h->copies && !h->told_copies &&
+        redirector_direct_any(&h->direct, is_copy, h)) {
         tell_copies(h);
     }
 }
 
 static bool all_given(RedirectorHold *h)
 {
-    return !h->before && !direct(h)->packets &&
+    PacketFrame f;
+
+    return !h->before &&
+           !redirector_direct_peek(&h->direct, hold_netdev(h), &f, 1) &&
            redirector_chain_is_done(h->chain, &h->given_at);
 }
 
@@ -342,9 +245,8 @@ static void end(RedirectorHold *h, bool late)
 {
     bool given = all_given(h);
 
-    if (given && h->collect && !late) {
-        packet_collect_finish(h->collect);
-        h->collect = NULL;
+    if (given && h->direct.collect && !late) {
+        redirector_direct_finish(&h->direct);
     } else if (given || late) {
         hold_off(h);
     }
@@ -362,7 +264,7 @@ static void look(RedirectorHold *h)
         hold_off(h);
         return;
     }
-    look_at_header(h);
+    redirector_direct_look(&h->direct, hold_netdev(h));
     h->facts.waiting = input_queued(h);
     look_for_copies(h);
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
@@ -391,8 +293,14 @@ void redirector_hold_start(RedirectorHold *h)
     h->state = HOLD_OFF;
     h->was_on = true;
     if (h->source.on && (h->facts.connected || input_queued(h))) {
+        /*
+         * The network did not send to this host on purpose yet: the source has
+         * got, or will get, what lies here.  If some of it is for the guest
+         * alone, what comes from now on may come to both, too.
+         */
         if (h->facts.connected) {
-            drop_stale(h);
+            h->stats.stale += redirector_direct_drain(h->source.owner->nf,
+                                                      &h->copies);
         }
         hold_begin(h, false);
     }
@@ -455,13 +363,15 @@ ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
         h->stats.stale++;
         return size;
     }
-    if (!redirector_frame_read(nc, flags, iov, iovcnt, &f, &copy) ||
-        !packet_stream_put(&h->queue, f.hdr, f.hdr_len, f.iov, f.iovcnt)) {
+    if (!redirector_frame_read(nc, flags, iov, iovcnt, &f, &copy)) {
         h->stats.lost++;
         return size;
     }
+    if (!redirector_direct_put(&h->direct, &f)) {
+        return size;
+    }
     h->facts.direct |= !handover_flooded(frame_data(&f), f.len);
-    if (h->state == HOLD_ENDS || !queue_has_room(h)) {
+    if (h->state == HOLD_ENDS || !redirector_direct_room(&h->direct)) {
         h->source.owner->run_later(h->source.owner);
     }
     return size;
@@ -474,7 +384,7 @@ static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
         return false;
     }
     handover_once_take(once_of(h, f), frame_data(f), f->len);
-    packet_stream_drop(direct(h), 1);
+    redirector_direct_drop(&h->direct, hold_netdev(h), 1);
     h->stats.cancelled++;
     return true;
 }
@@ -482,24 +392,16 @@ static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
 static unsigned read_direct(RedirectorHold *h, PacketFrame *frames,
                             unsigned max)
 {
-    PacketStream *from;
     unsigned n, i;
 
     do {
-        from = direct(h);
-        n = packet_stream_peek(from, 0, frames, max);
+        n = redirector_direct_peek(&h->direct, hold_netdev(h), frames, max);
     } while (n && cancel_front(h, &frames[0]));
-    for (i = 0; i < n; i++) {
-        frames[i].dir = NET_FILTER_DIRECTION_TX;
-        if (from != &h->queue) {
-            redirector_hdr_read(hold_netdev(h), &frames[i]);
-        }
-        /* One more that has to be cancelled is cancelled in front. */
-        if (i && comes_twice(h, &frames[i])) {
-            return i;
-        }
+    /* One more that has to be cancelled is cancelled in front. */
+    for (i = 1; i < n && !comes_twice(h, &frames[i]); i++) {
+        ;
     }
-    return n;
+    return MIN(i, n);
 }
 
 static unsigned hold_read(RedirectorSource *source, PacketFrame *frames,
@@ -517,9 +419,7 @@ static void hold_release(RedirectorSource *source, const PacketFrame *frames,
     RedirectorHold *h = container_of(source, RedirectorHold, source);
 
     h->stats.direct += n;
-    if (n) {
-        packet_stream_drop(direct(h), n);
-    }
+    redirector_direct_drop(&h->direct, hold_netdev(h), n);
 }
 
 static void hold_update(RedirectorSource *source)
@@ -528,7 +428,7 @@ static void hold_update(RedirectorSource *source)
 
     /* Somebody else may have to have what comes now. */
     if (!source->live) {
-        stop_collecting(h);
+        redirector_direct_stop(&h->direct, hold_netdev(h));
     }
     look(h);
     tell(h);
@@ -650,7 +550,7 @@ void redirector_hold_yield(RedirectorHold *h)
     if (!is_on(h)) {
         return;
     }
-    stop_collecting(h);
+    redirector_direct_stop(&h->direct, hold_netdev(h));
     while (input && input->ops->read(input, &f, 1)) {
         if (!is_mark(h, &f)) {
             redirector_chain_pass(h->chain, &f);
@@ -697,7 +597,7 @@ static void give_all(RedirectorHold *h)
     if (is_on(h)) {
         h->state = HOLD_ENDS;
         h->before = 0;
-        stop_collecting(h);
+        redirector_direct_stop(&h->direct, hold_netdev(h));
     }
     redirector_pass_now(&h->source, h->chain);
 }

@@ -58,8 +58,12 @@ def sums(heads: list[str], rows: list[list[Any]]) -> list[list[Any]]:
         cells: list[Any] = [f"{name}, {len(same)} runs"]
         for head, values in list(zip(heads, zip(*same)))[1:-1]:
             numbers = [value for value in values if value != "-"]
-            join = max if head in ("gap", "downtime", "p50", "p99") else sum
-            cells.append(join(numbers) if numbers and head != "rate" else "-")
+            if not numbers or head == "rate":
+                cells.append("-")
+            elif head in ("gap", "downtime", "p50", "p99"):
+                cells.append(max(numbers))
+            else:
+                cells.append(sum(numbers))
         good = sum(row[-1] == "good" for row in same)
         found.append([*cells, f"{good} good"])
     return found
