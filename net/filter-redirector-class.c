@@ -164,7 +164,8 @@ static NetFilterIntake redirector_intake(NetFilterState *nf)
         return NET_FILTER_INTAKE_DEFAULT;
     }
     redirector_look(r);
-    if (r->lend && redirector_lend_returns(r->lend)) {
+    if (r->lend && (redirector_lend_returns(r->lend) ||
+                    redirector_lend_collects(r->lend))) {
         return NET_FILTER_INTAKE_HOLD;
     }
     return r->hold ? redirector_hold_intake(r->hold)

@@ -47,7 +47,8 @@ struct RedirectorLend {
     LendState state;
     HandoverSource facts;
     PacketStream collected;     /* to be handed over; as the TAP has them */
-    PacketCollect *collect;     /* who fills it now, or NULL */
+    PacketStream collecting;    /* the same, behind it */
+    PacketCollect *collect;     /* who fills that now, or NULL */
     PacketStream kept;          /* handed over */
     bool left;                  /* the guest has */
     bool told;                  /* that QEMU may be ended */
@@ -72,6 +73,28 @@ static NetFilterState *lend_filter(const RedirectorLend *l)
 bool redirector_lend_returns(const RedirectorLend *l)
 {
     return l->state == LEND_RETURNS;
+}
+
+bool redirector_lend_collects(const RedirectorLend *l)
+{
+    return l->left && l->collect;
+}
+
+static unsigned waiting(const RedirectorLend *l)
+{
+    return l->collected.packets +
+           (l->collect ? packet_collect_queued(l->collect)
+                       : l->collecting.packets);
+}
+
+/* Those that were collected, where the first ones are. */
+static PacketStream *first_collected(RedirectorLend *l)
+{
+    if (l->collect && !l->collected.packets) {
+        packet_collect_swap(l->collect, &l->collected);
+    }
+    return l->collected.packets || l->collect ? &l->collected
+                                              : &l->collecting;
 }
 
 /* The netdev reads nothing, and its vhost waits, until all is given back. */
@@ -105,11 +128,12 @@ static void stop_collecting(RedirectorLend *l)
 static void lose(RedirectorLend *l)
 {
     stop_collecting(l);
-    l->output->stats.lost += l->collected.packets;
+    l->output->stats.lost += waiting(l);
     if (l->state == LEND_RETURNS) {
         l->output->stats.lost += l->kept.packets;
     }
     packet_stream_destroy(&l->collected);
+    packet_stream_destroy(&l->collecting);
     if (l->state != LEND_OFF) {
         lend_end(l);
     }
@@ -132,10 +156,11 @@ void redirector_lend_collect(RedirectorLend *l)
     l->state = LEND_COLLECTS;
     if (!l->collected.buf) {
         packet_stream_init(&l->collected, COLLECTED_SIZE, true);
+        packet_stream_init(&l->collecting, COLLECTED_SIZE, true);
         /* These come first. */
         qemu_netfilter_take_queued(nf);
     }
-    l->collect = packet_collect_start(nf->netdev, &l->collected);
+    l->collect = packet_collect_start(nf->netdev, &l->collecting);
 }
 
 void redirector_lend_wait(RedirectorLend *l)
@@ -161,7 +186,7 @@ bool redirector_lend_receive(RedirectorLend *l, const struct iovec *iov,
     buf = g_malloc(size);
     iov_to_buf(iov, iovcnt, 0, buf, size);
     data = (struct iovec) { buf + hdr_len, size - hdr_len };
-    if (!packet_stream_put(&l->collected, buf, hdr_len, &data, 1)) {
+    if (!packet_stream_put(&l->collecting, buf, hdr_len, &data, 1)) {
         redirector_sink_lose(l->output, size);
     }
     return true;
@@ -169,12 +194,18 @@ bool redirector_lend_receive(RedirectorLend *l, const struct iovec *iov,
 
 unsigned redirector_lend_queued(const RedirectorLend *l)
 {
-    return l->collect ? 0 : l->collected.packets;
+    return l->collect && !l->left ? 0 : waiting(l);
 }
 
+/*
+ * The main loop has a lot to do when a migration has completed.  A destination
+ * that tells when its guest runs may take its time until then.
+ */
 void redirector_lend_begin(RedirectorLend *l, bool lends)
 {
-    stop_collecting(l);
+    if (!lends || !l->facts.marks || l->facts.runs) {
+        stop_collecting(l);
+    }
     if (l->state == LEND_LENDS || l->state == LEND_RETURNS) {
         lend_end(l);
     }
@@ -204,7 +235,7 @@ void redirector_lend_return(RedirectorLend *l)
     if (l->state == LEND_LENDS && !handover_lends(&l->facts, now_ms())) {
         lend_end(l);
     }
-    if (l->kept.packets || l->collected.packets ||
+    if (l->kept.packets || waiting(l) ||
         (l->state != LEND_OFF && redirector_chain_queued(l->chain))) {
         timer_mod(l->tick, l->took_at + TICK_MS);
         set_state(l, LEND_RETURNS);
@@ -221,7 +252,7 @@ void redirector_lend_give_up(RedirectorLend *l)
 
 static bool all_returned(RedirectorLend *l)
 {
-    return !l->kept.packets && !l->collected.packets &&
+    return !l->kept.packets && !waiting(l) &&
            !redirector_chain_queued(l->chain) &&
            redirector_chain_is_done(l->guest, &l->given_at);
 }
@@ -229,7 +260,7 @@ static bool all_returned(RedirectorLend *l)
 /* Has all been sent that has come until now? */
 static bool all_sent(const RedirectorLend *l)
 {
-    return !l->collected.packets && !redirector_chain_queued(l->chain) &&
+    return !waiting(l) && !redirector_chain_queued(l->chain) &&
            redirector_chardev_sent(l->output);
 }
 
@@ -258,12 +289,25 @@ static void tell_done(RedirectorLend *l)
     }
 }
 
+/* What comes from now on is read by QEMU, which sees when there is no more. */
+static void end_collecting(RedirectorLend *l)
+{
+    if (redirector_lend_collects(l)) {
+        packet_collect_finish(l->collect);
+        l->collect = NULL;
+        qemu_netfilter_intake_changed(lend_filter(l));
+    }
+}
+
 void redirector_lend_said(RedirectorLend *l, HandoverMark mark)
 {
     if (mark == HANDOVER_HELLO) {
         l->facts.marks = redirector_chardev_mark(l->output, HANDOVER_HELLO);
     } else {
         handover_source_said(&l->facts, mark, now_ms());
+        if (l->facts.runs || !l->facts.marks) {
+            end_collecting(l);
+        }
     }
     if (watches(l)) {
         timer_mod(l->tick, now_ms() + TICK_MS);
@@ -380,14 +424,14 @@ static void hand_over_collected(RedirectorLend *l)
     PacketFrame f;
 
     while (l->left && l->source.on &&
-           packet_stream_peek(&l->collected, 0, &f, 1)) {
+           packet_stream_peek(first_collected(l), 0, &f, 1)) {
         size_t len = f.len;
 
         redirector_hdr_read(nc, &f);
         if (!hand_over(l, &f)) {
             return;
         }
-        packet_stream_drop(&l->collected, 1);
+        packet_stream_drop(first_collected(l), 1);
         l->chain->stats.packets++;
         l->chain->stats.bytes += len;
     }
@@ -395,7 +439,7 @@ static void hand_over_collected(RedirectorLend *l)
 
 static bool put_one(RedirectorLend *l, PacketFrame *f)
 {
-    if (l->collected.packets) {
+    if (waiting(l)) {
         return false;
     }
     if (l->state != LEND_RETURNS) {
@@ -424,7 +468,7 @@ static bool sink_room(RedirectorSink *sink)
 {
     RedirectorLend *l = container_of(sink, RedirectorLend, sink);
 
-    if (l->collected.packets) {
+    if (waiting(l)) {
         return false;
     }
     return l->state == LEND_RETURNS
@@ -461,7 +505,7 @@ static const RedirectorSinkOps lend_sink_ops = {
 /* What was handed over comes before what was only collected. */
 static PacketStream *to_return(RedirectorLend *l)
 {
-    return l->kept.packets ? &l->kept : &l->collected;
+    return l->kept.packets ? &l->kept : first_collected(l);
 }
 
 static unsigned lend_read(RedirectorSource *source, PacketFrame *frames,
@@ -534,11 +578,11 @@ static void give_collected(RedirectorLend *l)
 {
     PacketFrame f;
 
-    while (packet_stream_peek(&l->collected, 0, &f, 1)) {
+    while (packet_stream_peek(first_collected(l), 0, &f, 1)) {
         f.dir = NET_FILTER_DIRECTION_TX;
         redirector_hdr_read(lend_filter(l)->netdev, &f);
         redirector_chain_pass(l->guest, &f);
-        packet_stream_drop(&l->collected, 1);
+        packet_stream_drop(first_collected(l), 1);
     }
 }
 

@@ -40,7 +40,8 @@ RedirectorSink *redirector_lend_sink(RedirectorLend *l);
  *
  * What comes from now on is collected in memory, by a thread, for a TAP's
  * queue is short and the main loop may stand still.  It is the guest's until
- * that has left.
+ * that has left.  If the destination will tell when its guest runs, the thread
+ * goes on until then.
  *
  * redirector_lend_wait() - It does not leave, but is still stopped
  */
@@ -80,6 +81,9 @@ void redirector_lend_said(RedirectorLend *l, HandoverMark mark);
  */
 void redirector_lend_quit(RedirectorLend *l);
 bool redirector_lend_lingers(const RedirectorLend *l);
+
+/* Does a thread read the netdev of a guest that has left?  QEMU does not then. */
+bool redirector_lend_collects(const RedirectorLend *l);
 
 /* Is it being given back?  The netdev and its vhost have to wait then. */
 bool redirector_lend_returns(const RedirectorLend *l);

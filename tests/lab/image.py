@@ -167,7 +167,7 @@ class Image:
     def _openvswitch(self) -> Path:
         """Where Open vSwitch is unpacked, with the libraries that this machine lacks. It is not
         installed here: it would start."""
-        root = self.folder / "openvswitch"
+        root = (self.folder / "openvswitch").resolve()     # ldd shall tell whole paths
         if (root / "whole").exists():
             return root
         packages = self.folder / "openvswitch-packages"

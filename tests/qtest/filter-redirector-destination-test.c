@@ -478,6 +478,19 @@ static void test_forged(const void *data)
     pair_end(&p);
 }
 
+/* Sent, or read from the TAP and to be sent. */
+static void wait_taken(Machine *m, int64_t n)
+{
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+
+    while (rig_stat(m->r, "f0", "output.stats.packets") +
+           rig_stat(m->r, "f0", "output.stats.queued") != n) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+}
+
 /*
  * It takes long until the destination is told to run, and it takes little until
  * then.  The source takes what comes from its TAP, whose queue is short.
@@ -491,7 +504,7 @@ static void test_slow_manager(const void *data)
     if_set_txqueuelen(p.m->x->ifname, 2 * STEP);
     for (i = 0; i < N; i += STEP) {
         send_packets(p.m->x->outside, LEN, i, STEP);
-        rig_wait_stat(p.m->r, "f0", "input.stats.packets", i + STEP);
+        wait_taken(p.m, i + STEP);
     }
     pair_end(&p);
 }
@@ -538,6 +551,32 @@ static void free_main_loop(Rig *r, char *path)
     qobject_unref(reply);
     unlink(path);
     g_free(path);
+}
+
+/*
+ * The source's main loop stands still once its migration has completed; its
+ * TAP's queue is short.
+ */
+static void test_source_busy(const void *data)
+{
+    enum { N = 5 * STEP };
+    Pair p = pair_migrated();
+    char *path;
+    unsigned i;
+
+    if_set_txqueuelen(p.m->x->ifname, STEP);
+    path = block_main_loop(p.m->r, p.d->dir);
+    for (i = 0; i < N; i += STEP / 2) {
+        send_packets(p.m->x->outside, SIZE, i, STEP / 2);
+        g_usleep(20 * 1000);
+    }
+    free_main_loop(p.m->r, path);
+    run_destination(&p);
+    send_packets(p.d->y->outside, SIZE, N, STEP);
+    send_announcement(p.m);
+    destination_expect(p.d, 0, N + STEP);
+    expect_end(&p, "told", N, STEP);
+    pair_end(&p);
 }
 
 /* The destination's main loop stands still; its TAP's queue is not full. */
@@ -1236,6 +1275,7 @@ int main(int argc, char **argv)
         case_add(PREFIX "slow-manager", test_slow_manager, NULL);
         case_add(PREFIX "source-gone", test_source_gone, NULL);
         case_add(PREFIX "busy", test_busy, NULL);
+        case_add(PREFIX "source-busy", test_source_busy, NULL);
         case_add(PREFIX "stopped-again", test_stopped_again, NULL);
         case_add(PREFIX "reset-again", test_reset_again, NULL);
         case_add(PREFIX "both-ways/destination", test_both_ways, NULL);
