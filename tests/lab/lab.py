@@ -89,6 +89,7 @@ CHECKED = (
     "migrate-libvirt switch=hub", "migrate-libvirt tap=macvtap",
     "migrate-handover late=off queues=4", "migrate-resumed",
     "migrate-many", "spoilt", "spoilt spoil=swap=997", "libvirt",
+    "libvirt which=command-move-vhost",
 )
 # What "make lab-sweep" runs when not told: the table of docs/robustness.md.
 SWEEP = (

@@ -5,6 +5,7 @@
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -110,6 +111,8 @@ class Migration:
             except BaseException:
                 self._cancel(self._virsh)
                 raise
+        if self.order.show_progress and not self._virsh.returncode:
+            print(file=sys.stderr)      # virsh, being quiet, leaves its line open
         return self._virsh.returncode
 
     def _watch(self, virsh: "subprocess.Popen[bytes]") -> None:
