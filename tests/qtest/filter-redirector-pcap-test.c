@@ -584,6 +584,11 @@ static void test_compare(const void *data)
         g_assert_cmpuint(recv_frame(out, got, vnet ? 0 : NO_VNET), ==, size);
         g_assert_cmpmem(got, size, packet, size);
     }
+    /*
+     * colo-compare's thread may not have returned from the write yet, and who
+     * ends QEMU does not wait for it.
+     */
+    g_usleep(100 * 1000);
     rig_free(r);
 }
 
