@@ -58,7 +58,7 @@ bool redirector_direct_any(RedirectorDirect *d, PacketCollectTest *test,
                            void *opaque);
 
 /**
- * redirector_direct_room() - Is there room for a packet that comes through QEMU?
+ * redirector_direct_room() - Is there room for one that comes through QEMU?
  * redirector_direct_put() - Append one; false, and counted, if there is none
  */
 bool redirector_direct_room(const RedirectorDirect *d);

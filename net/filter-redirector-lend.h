@@ -82,7 +82,7 @@ void redirector_lend_said(RedirectorLend *l, HandoverMark mark);
 void redirector_lend_quit(RedirectorLend *l);
 bool redirector_lend_lingers(const RedirectorLend *l);
 
-/* Does a thread read the netdev of a guest that has left?  QEMU does not then. */
+/* Does a thread, instead of QEMU, read the netdev of a guest that has left? */
 bool redirector_lend_collects(const RedirectorLend *l);
 
 /* Is it being given back?  The netdev and its vhost have to wait then. */
