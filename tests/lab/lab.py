@@ -85,8 +85,8 @@ CHECKED = (
     "migrate-capture", "migrate-cancel", "migrate-fail", "migrate-postcopy", "migrate-multifd",
     "migrate-killed", "migrate-libvirt", "migrate-libvirt announcement=never",
     "migrate-libvirt announcement=late", "migrate-libvirt rate=2 flooded=0 back=2",
-    "migrate-libvirt overtaken=3", "migrate-libvirt switch=openvswitch",
-    "migrate-libvirt switch=hub", "migrate-libvirt tap=macvtap",
+    # Not switch=openvswitch: that may put packets out of order by itself, at any time.
+    "migrate-libvirt overtaken=3", "migrate-libvirt switch=hub", "migrate-libvirt tap=macvtap",
     "migrate-handover late=off queues=4", "migrate-resumed",
     "migrate-many", "spoilt", "spoilt spoil=swap=997", "libvirt",
     "libvirt which=command-move-vhost",
