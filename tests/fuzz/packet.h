@@ -12,7 +12,7 @@
 #ifndef FUZZ_PACKET_H
 #define FUZZ_PACKET_H
 
-#include "net/vnet-hdr.h"
+#include "net/vnet-gso.h"
 #include "input.h"
 
 /* Room for a packet: more than the longest one that is built. */
