@@ -25,7 +25,7 @@ lab-list:
 	@$(LAB) list
 
 lab-sweep: all
-	@$(LAB) sweep $(if $(filter command line,$(origin COUNT)),--count $(COUNT)) $(SCENARIO) $(LAB_ARGS)
+	@$(LAB) $(if $(filter command line,$(origin COUNT)),--count $(COUNT)) sweep $(SCENARIO) $(LAB_ARGS)
 
 lab-demo: all
 	@$(LAB) demo $(LAB_ARGS)

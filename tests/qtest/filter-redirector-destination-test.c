@@ -553,6 +553,20 @@ static void free_main_loop(Rig *r, char *path)
     g_free(path);
 }
 
+/* Sends packets, and waits until a thread has read them from the TAP. */
+static void send_and_wait(const Port *port, uint32_t first, unsigned n)
+{
+    const uint64_t read = if_tx_packets(port->ifname) + n;
+    const int64_t end = g_get_monotonic_time() +
+                        WAIT_SECONDS * G_USEC_PER_SEC;
+
+    send_packets(port->outside, SIZE, first, n);
+    while (if_tx_packets(port->ifname) < read) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+}
+
 /*
  * The source's main loop stands still once its migration has completed; its
  * TAP's queue is short.
@@ -567,8 +581,7 @@ static void test_source_busy(const void *data)
     if_set_txqueuelen(p.m->x->ifname, STEP);
     path = block_main_loop(p.m->r, p.d->dir);
     for (i = 0; i < N; i += STEP / 2) {
-        send_packets(p.m->x->outside, SIZE, i, STEP / 2);
-        g_usleep(20 * 1000);
+        send_and_wait(p.m->x, i, STEP / 2);
     }
     free_main_loop(p.m->r, path);
     run_destination(&p);
@@ -593,9 +606,8 @@ static void test_busy(const void *data)
     destination_expect(p.d, 0, STEP);
     g_assert_cmpint(kill(source, SIGSTOP), ==, 0);
     path = block_main_loop(p.d->r, p.d->dir);
-    for (i = 0; i < 3 * STEP; i++) {
-        send_packet(p.d->y->outside, SIZE, STEP + i);
-        g_usleep(1000);
+    for (i = 0; i < 3 * STEP; i += STEP / 2) {
+        send_and_wait(p.d->y, STEP + i, STEP / 2);
     }
     free_main_loop(p.d->r, path);
     g_assert_cmpint(kill(source, SIGCONT), ==, 0);

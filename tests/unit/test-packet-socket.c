@@ -293,7 +293,8 @@ static void test_keep_full(const void *unused)
         }
         packet_capture_losses(c, &lost, &errors);
     } while (!lost);
-    g_assert_cmpuint(sent * 1514, >, PACKET_RING_SIZE_MIN * 3 / 2);
+    /* A slow machine's blocks are handed over before they are full. */
+    g_assert_cmpuint(sent * 1514, >, PACKET_RING_SIZE_MIN * 5 / 4);
     g_assert_cmpuint(sent * 1514, <, PACKET_RING_SIZE_MIN * 2);
     g_assert_false(packet_capture_keep(c));
     expect_captured(c, 1514, 0, sent - 1);
