@@ -192,7 +192,6 @@ static void join(Redirector *r, const char *indev, const char *outdev)
      * has been captured already, or would be injected for ever.
      */
     bool own = netdev && !strcmp(netdev, nf->netdev->name);
-
     bool holds = redirector_holds(r, nf, indev, outdev) &&
                  nf->netdev->info->intake_changed;
 

@@ -38,8 +38,8 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def sweep_table(results: list[tuple[str, dict[str, Any]]]) -> str:
-    """A row for each run, the bad ones first. "own": frames of the guest's own that came back to it; "dropped": what
-    the kernel dropped at full TAP queues because the guest (or, while it was stopped, nobody) took
+    """A row for each run, the bad ones first. "own": frames of the guest's own that came back to
+    it; "dropped": what the kernel dropped at full TAP queues because the guest (or, while it was stopped, nobody) took
     none; "p50", "p99": the delay of what was sent around the switchover, in ms."""
     heads = ["run", "rate", "sent", "lost", "doubled", "reordered", "flooded", "lost", "doubled",
              "stale", "own", "gap", "downtime", "p50", "p99", "dropped", "checks"]

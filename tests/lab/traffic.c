@@ -4,8 +4,8 @@
  * One program, several roles:
  *
  *   traffic peer PORT FLOWS [GROUP INTERFACE]
- *       In the guest, as a member of a multicast group where one is named. Records every numbered packet that reaches one of the
- *       FLOWS UDP ports from PORT on, sends such packets itself when told to,
+ *       In the guest, as a member of a multicast group where one is named.
+ *       Records every numbered packet that reaches one of the FLOWS UDP ports from PORT on, sends such packets itself when told to,
  *       and takes orders on TCP port PORT, one to a connection:
  *           start UDPPORT RATE SIZE   send to the asker's UDPPORT
  *           stop                      stop sending

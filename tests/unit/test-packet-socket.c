@@ -276,8 +276,8 @@ static void test_keep(const void *unused)
     tap_free(&t);
 }
 
-/* It takes as much memory as the ring has, and the ring itself. */
-static void test_keep_full(const void *unused)
+/* Return: how many packets are sent until one is lost */
+static unsigned send_until_full(void)
 {
     PacketCapture *c;
     unsigned sent = 0;
@@ -293,14 +293,27 @@ static void test_keep_full(const void *unused)
         }
         packet_capture_losses(c, &lost, &errors);
     } while (!lost);
-    /* A slow machine's blocks are handed over before they are full. */
-    g_assert_cmpuint(sent * 1514, >, PACKET_RING_SIZE_MIN * 5 / 4);
     g_assert_cmpuint(sent * 1514, <, PACKET_RING_SIZE_MIN * 2);
     g_assert_false(packet_capture_keep(c));
     expect_captured(c, 1514, 0, sent - 1);
     expect_losses(c, 1, 0);
     packet_capture_free(c);
     tap_free(&t);
+    return sent;
+}
+
+/*
+ * It takes as much memory as the ring has, and the ring itself.  If the machine
+ * is busy, blocks are handed over before they are full: then it is tried again.
+ */
+static void test_keep_full(const void *unused)
+{
+    unsigned i, sent = 0;
+
+    for (i = 0; i < 5 && sent * 1514 <= PACKET_RING_SIZE_MIN * 3 / 2; i++) {
+        sent = send_until_full();
+    }
+    g_assert_cmpuint(sent * 1514, >, PACKET_RING_SIZE_MIN * 3 / 2);
 }
 
 static int packet_socket(const Tap *t, uint16_t protocol)
