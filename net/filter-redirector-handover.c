@@ -211,17 +211,18 @@ bool handover_hold_ends(const HandoverHold *h, int64_t now,
     return true;
 }
 
-void handover_once_init(HandoverOnce *o)
+void handover_once_begin(HandoverOnce *o)
 {
-    o->frames = g_hash_table_new_full(g_bytes_hash, g_bytes_equal,
-                                      (GDestroyNotify)g_bytes_unref, NULL);
-    o->bytes = 0;
+    if (!o->frames) {
+        o->frames = g_hash_table_new_full(g_bytes_hash, g_bytes_equal,
+                                          (GDestroyNotify)g_bytes_unref, NULL);
+        o->bytes[false] = o->bytes[true] = 0;
+    }
 }
 
-void handover_once_destroy(HandoverOnce *o)
+void handover_once_end(HandoverOnce *o)
 {
     g_clear_pointer(&o->frames, g_hash_table_unref);
-    o->bytes = 0;
 }
 
 static unsigned times(const HandoverOnce *o, GBytes *frame)
@@ -231,14 +232,15 @@ static unsigned times(const HandoverOnce *o, GBytes *frame)
 
 void handover_once_add(HandoverOnce *o, const uint8_t *frame, size_t len)
 {
+    bool flooded = handover_flooded(frame, len);
     GBytes *key;
 
     /* Better one that comes twice than memory without end. */
-    if (len > HANDOVER_ONCE_BYTES - o->bytes) {
+    if ((!flooded && !o->all) || len > HANDOVER_ONCE_BYTES - o->bytes[flooded]) {
         return;
     }
     key = g_bytes_new(frame, len);
-    o->bytes += len;
+    o->bytes[flooded] += len;
     g_hash_table_replace(o->frames, key,
                          GUINT_TO_POINTER(times(o, key) + 1));
 }
@@ -255,7 +257,7 @@ void handover_once_take(HandoverOnce *o, const uint8_t *frame, size_t len)
     g_autoptr(GBytes) key = g_bytes_new(frame, len);
     unsigned n = times(o, key);
 
-    o->bytes -= len;
+    o->bytes[handover_flooded(frame, len)] -= len;
     if (n > 1) {
         g_hash_table_replace(o->frames, g_bytes_ref(key),
                              GUINT_TO_POINTER(n - 1));

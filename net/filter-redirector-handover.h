@@ -222,18 +222,20 @@ bool handover_hold_ends(const HandoverHold *h, int64_t now,
  * of those that were handed over, in bounded memory, tells which the
  * destination has got already.
  */
-#define HANDOVER_ONCE_BYTES (4 * 1024 * 1024)
+#define HANDOVER_ONCE_BYTES (4 * 1024 * 1024)  /* of either kind */
 
 typedef struct HandoverOnce {
+    bool all;                   /* frames for the guest alone may come twice */
     GHashTable *frames;         /* GBytes -> how often */
-    size_t bytes;
+    size_t bytes[2];            /* of those for it alone, of flooded ones */
 } HandoverOnce;
 
-void handover_once_init(HandoverOnce *o);
-void handover_once_destroy(HandoverOnce *o);
+void handover_once_begin(HandoverOnce *o);
+void handover_once_end(HandoverOnce *o);
 
 /**
- * handover_once_add() - Remember a frame that was handed over
+ * handover_once_add() - Remember a frame that was handed over, if it is one
+ *                       that may come twice
  */
 void handover_once_add(HandoverOnce *o, const uint8_t *frame, size_t len);
 

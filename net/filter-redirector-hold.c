@@ -9,16 +9,20 @@
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
 #include "qemu/timer.h"
+#include "qemu/units.h"
 #include "qapi/qapi-events-filter-redirector.h"
 #include "net/vhost_net.h"
+#include "filter-redirector-backlog.h"
 #include "filter-redirector-chain.h"
 #include "filter-redirector-chardev.h"
-#include "filter-redirector-direct.h"
 #include "filter-redirector-hold.h"
 #include "trace.h"
 
 /* How often to look whether a hold ends. */
 #define TICK_MS 2
+
+/* What doesn't fit waits in the TAP's queue. */
+#define DIRECT_SIZE (16 * MiB)
 
 /*
  * What came directly goes to the guest in that time, or is lost.  Long: a
@@ -42,10 +46,8 @@ struct RedirectorHold {
     HandoverHold facts;
     HandoverHoldEnd how;        /* it ended */
     int64_t given_at;           /* nothing was left, or 0 */
-    RedirectorDirect direct;    /* what is held back */
-    HandoverOnce once;          /* flooded frames that the peer sent */
-    HandoverOnce alone;         /* where the network copies, the others */
-    bool copies;                /* it may: seen before the guest ran */
+    RedirectorBacklog direct;   /* what is held back */
+    HandoverOnce once;          /* what the peer sent and may come directly */
     bool told_copies;           /* it does, and the source knows */
     unsigned before;            /* the peer's that go before those held back */
     bool was_on;                /* packets that come now come late */
@@ -82,7 +84,7 @@ NetFilterIntake redirector_hold_intake(RedirectorHold *h)
 {
     h->intake = h->state == HOLD_OFF ? NET_FILTER_INTAKE_DEFAULT :
                 is_on(h) && !h->direct.collect && h->source.live &&
-                redirector_direct_room(&h->direct)
+                redirector_backlog_room(&h->direct)
                 ? NET_FILTER_INTAKE_TAKE : NET_FILTER_INTAKE_HOLD;
     return h->intake;
 }
@@ -108,24 +110,15 @@ static void tell(RedirectorHold *h)
 
 /* Beginning and end */
 
-/* The peer's frames that one may equal; NULL: it is none that comes twice. */
-static HandoverOnce *once_of(RedirectorHold *h, const PacketFrame *f)
-{
-    return handover_flooded(frame_data(f), f->len) ? &h->once :
-           h->copies ? &h->alone : NULL;
-}
-
 static bool comes_twice(RedirectorHold *h, const PacketFrame *f)
 {
-    HandoverOnce *once = once_of(h, f);
-
-    return once && handover_once_has(once, frame_data(f), f->len);
+    return handover_once_has(&h->once, frame_data(f), f->len);
 }
 
 /* What is to be known comes before what it is about. */
 static void tell_runs(RedirectorHold *h)
 {
-    if (h->copies) {
+    if (h->once.all) {
         redirector_chardev_say(h->input, HANDOVER_DOUBT);
     }
     redirector_chardev_say(h->input, HANDOVER_RUNS);
@@ -140,17 +133,14 @@ static void hold_begin(RedirectorHold *h, bool again)
     if (!again) {
         tell_runs(h);
     }
-    redirector_direct_begin(&h->direct);
-    if (!h->once.frames) {
-        handover_once_init(&h->once);
-        handover_once_init(&h->alone);
-    }
+    redirector_backlog_begin(&h->direct, DIRECT_SIZE);
+    handover_once_begin(&h->once);
     /*
      * A source that knows marks tells when all has come.  Otherwise each packet
      * is looked at when it comes, and a hold for a late packet ends at once.
      */
     if (h->facts.marks && !again) {
-        redirector_direct_collect(&h->direct, hold_netdev(h));
+        redirector_backlog_collect(&h->direct, hold_netdev(h));
     }
     timer_mod(h->tick, now_ms() + TICK_MS);
     trace_redirector_hold_begin(h->source.owner->id, again);
@@ -178,10 +168,9 @@ static void tell_done(RedirectorHold *h)
 
 static void hold_off(RedirectorHold *h)
 {
-    redirector_direct_end(&h->direct, hold_netdev(h));
+    redirector_backlog_end(&h->direct, hold_netdev(h));
     tell_done(h);
-    handover_once_destroy(&h->once);
-    handover_once_destroy(&h->alone);
+    handover_once_end(&h->once);
     timer_del(h->tick);
     h->state = HOLD_OFF;
     answer(h);
@@ -222,8 +211,8 @@ static bool is_copy(const PacketFrame *f, void *opaque)
  */
 static void look_for_copies(RedirectorHold *h)
 {
-    if (h->copies && !h->told_copies &&
-        redirector_direct_any(&h->direct, is_copy, h)) {
+    if (h->once.all && !h->told_copies &&
+        redirector_backlog_any(&h->direct, is_copy, h)) {
         tell_copies(h);
     }
 }
@@ -233,7 +222,7 @@ static bool all_given(RedirectorHold *h)
     PacketFrame f;
 
     return !h->before &&
-           !redirector_direct_peek(&h->direct, hold_netdev(h), &f, 1) &&
+           !redirector_backlog_peek(&h->direct, hold_netdev(h), &f, 1) &&
            redirector_chain_is_done(h->chain, &h->given_at);
 }
 
@@ -246,7 +235,7 @@ static void end(RedirectorHold *h, bool late)
     bool given = all_given(h);
 
     if (given && h->direct.collect && !late) {
-        redirector_direct_finish(&h->direct);
+        redirector_backlog_finish(&h->direct);
     } else if (given || late) {
         hold_off(h);
     }
@@ -264,7 +253,7 @@ static void look(RedirectorHold *h)
         hold_off(h);
         return;
     }
-    redirector_direct_look(&h->direct, hold_netdev(h));
+    redirector_backlog_look(&h->direct, hold_netdev(h));
     h->facts.waiting = input_queued(h);
     look_for_copies(h);
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
@@ -299,8 +288,8 @@ void redirector_hold_start(RedirectorHold *h)
          * alone, what comes from now on may come to both, too.
          */
         if (h->facts.connected) {
-            h->stats.stale += redirector_direct_drain(h->source.owner->nf,
-                                                      &h->copies);
+            h->stats.stale += redirector_backlog_drain(h->source.owner->nf,
+                                                       &h->once.all);
         }
         hold_begin(h, false);
     }
@@ -367,11 +356,12 @@ ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
         h->stats.lost++;
         return size;
     }
-    if (!redirector_direct_put(&h->direct, &f)) {
+    if (!redirector_backlog_put(&h->direct, &f)) {
+        h->stats.lost++;
         return size;
     }
     h->facts.direct |= !handover_flooded(frame_data(&f), f.len);
-    if (h->state == HOLD_ENDS || !redirector_direct_room(&h->direct)) {
+    if (h->state == HOLD_ENDS || !redirector_backlog_room(&h->direct)) {
         h->source.owner->run_later(h->source.owner);
     }
     return size;
@@ -383,8 +373,8 @@ static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
     if (!comes_twice(h, f)) {
         return false;
     }
-    handover_once_take(once_of(h, f), frame_data(f), f->len);
-    redirector_direct_drop(&h->direct, hold_netdev(h), 1);
+    handover_once_take(&h->once, frame_data(f), f->len);
+    redirector_backlog_drop(&h->direct, 1);
     h->stats.cancelled++;
     return true;
 }
@@ -395,7 +385,7 @@ static unsigned read_direct(RedirectorHold *h, PacketFrame *frames,
     unsigned n, i;
 
     do {
-        n = redirector_direct_peek(&h->direct, hold_netdev(h), frames, max);
+        n = redirector_backlog_peek(&h->direct, hold_netdev(h), frames, max);
     } while (n && cancel_front(h, &frames[0]));
     /* One more that has to be cancelled is cancelled in front. */
     for (i = 1; i < n && !comes_twice(h, &frames[i]); i++) {
@@ -419,7 +409,7 @@ static void hold_release(RedirectorSource *source, const PacketFrame *frames,
     RedirectorHold *h = container_of(source, RedirectorHold, source);
 
     h->stats.direct += n;
-    redirector_direct_drop(&h->direct, hold_netdev(h), n);
+    redirector_backlog_drop(&h->direct, n);
 }
 
 static void hold_update(RedirectorSource *source)
@@ -428,7 +418,7 @@ static void hold_update(RedirectorSource *source)
 
     /* Somebody else may have to have what comes now. */
     if (!source->live) {
-        redirector_direct_stop(&h->direct, hold_netdev(h));
+        redirector_backlog_stop(&h->direct, hold_netdev(h));
     }
     look(h);
     tell(h);
@@ -479,16 +469,14 @@ static bool is_mark(RedirectorHold *h, const PacketFrame *f)
 
 static void given(RedirectorHold *h, const PacketFrame *f)
 {
-    HandoverOnce *once = once_of(h, f);
-
     h->stats.packets++;
     h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
     /* Order has ended, and the source goes on. */
-    if (h->copies && !h->told_copies && h->facts.ended && h->facts.again) {
+    if (h->once.all && !h->told_copies && h->facts.ended && h->facts.again) {
         tell_copies(h);
     }
-    if (is_on(h) && once) {
-        handover_once_add(once, frame_data(f), f->len);
+    if (is_on(h)) {
+        handover_once_add(&h->once, frame_data(f), f->len);
     }
 }
 
@@ -550,7 +538,7 @@ void redirector_hold_yield(RedirectorHold *h)
     if (!is_on(h)) {
         return;
     }
-    redirector_direct_stop(&h->direct, hold_netdev(h));
+    redirector_backlog_stop(&h->direct, hold_netdev(h));
     while (input && input->ops->read(input, &f, 1)) {
         if (!is_mark(h, &f)) {
             redirector_chain_pass(h->chain, &f);
@@ -597,7 +585,7 @@ static void give_all(RedirectorHold *h)
     if (is_on(h)) {
         h->state = HOLD_ENDS;
         h->before = 0;
-        redirector_direct_stop(&h->direct, hold_netdev(h));
+        redirector_backlog_stop(&h->direct, hold_netdev(h));
     }
     redirector_pass_now(&h->source, h->chain);
 }

@@ -11,8 +11,8 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qapi/qapi-events-filter-redirector.h"
-#include "net/packet-collect.h"
 #include "net/packet-stream.h"
+#include "filter-redirector-backlog.h"
 #include "filter-redirector-chain.h"
 #include "filter-redirector-chardev.h"
 #include "filter-redirector-lend.h"
@@ -46,9 +46,7 @@ struct RedirectorLend {
     RedirectorSink *guest;      /* where it is given back */
     LendState state;
     HandoverSource facts;
-    PacketStream collected;     /* to be handed over; as the TAP has them */
-    PacketStream collecting;    /* the same, behind it */
-    PacketCollect *collect;     /* who fills that now, or NULL */
+    RedirectorBacklog backlog;  /* what comes before what is in the chain */
     PacketStream kept;          /* handed over */
     bool left;                  /* the guest has */
     bool told;                  /* that QEMU may be ended */
@@ -75,26 +73,19 @@ bool redirector_lend_returns(const RedirectorLend *l)
     return l->state == LEND_RETURNS;
 }
 
+static NetClientState *lend_netdev(const RedirectorLend *l)
+{
+    return lend_filter(l)->netdev;
+}
+
 bool redirector_lend_collects(const RedirectorLend *l)
 {
-    return l->left && l->collect;
+    return l->left && l->backlog.collect;
 }
 
 static unsigned waiting(const RedirectorLend *l)
 {
-    return l->collected.packets +
-           (l->collect ? packet_collect_queued(l->collect)
-                       : l->collecting.packets);
-}
-
-/* Those that were collected, where the first ones are. */
-static PacketStream *first_collected(RedirectorLend *l)
-{
-    if (l->collect && !l->collected.packets) {
-        packet_collect_swap(l->collect, &l->collected);
-    }
-    return l->collected.packets || l->collect ? &l->collected
-                                              : &l->collecting;
+    return redirector_backlog_queued(&l->backlog);
 }
 
 /* The netdev reads nothing, and its vhost waits, until all is given back. */
@@ -120,20 +111,18 @@ static void lend_end(RedirectorLend *l)
 
 static void stop_collecting(RedirectorLend *l)
 {
-    packet_collect_stop(l->collect);
-    l->collect = NULL;
+    redirector_backlog_stop(&l->backlog, lend_netdev(l));
 }
 
 /* All is gone. */
 static void lose(RedirectorLend *l)
 {
-    stop_collecting(l);
-    l->output->stats.lost += waiting(l);
+    redirector_backlog_end(&l->backlog, lend_netdev(l));
+    l->output->stats.lost += l->backlog.lost;
+    l->backlog.lost = 0;
     if (l->state == LEND_RETURNS) {
         l->output->stats.lost += l->kept.packets;
     }
-    packet_stream_destroy(&l->collected);
-    packet_stream_destroy(&l->collecting);
     if (l->state != LEND_OFF) {
         lend_end(l);
     }
@@ -149,18 +138,16 @@ void redirector_lend_collect(RedirectorLend *l)
         stop_collecting(l);
         return;
     }
-    if (l->collect ||
+    if (l->backlog.collect ||
         (l->state != LEND_OFF && l->state != LEND_COLLECTS)) {
         return;
     }
     l->state = LEND_COLLECTS;
-    if (!l->collected.buf) {
-        packet_stream_init(&l->collected, COLLECTED_SIZE, true);
-        packet_stream_init(&l->collecting, COLLECTED_SIZE, true);
+    if (redirector_backlog_begin(&l->backlog, COLLECTED_SIZE)) {
         /* These come first. */
         qemu_netfilter_take_queued(nf);
     }
-    l->collect = packet_collect_start(nf->netdev, &l->collecting);
+    redirector_backlog_collect(&l->backlog, nf->netdev);
 }
 
 void redirector_lend_wait(RedirectorLend *l)
@@ -168,25 +155,20 @@ void redirector_lend_wait(RedirectorLend *l)
     stop_collecting(l);
 }
 
-bool redirector_lend_receive(RedirectorLend *l, const struct iovec *iov,
-                             int iovcnt)
+bool redirector_lend_receive(RedirectorLend *l, unsigned flags,
+                             const struct iovec *iov, int iovcnt)
 {
     size_t size = iov_size(iov, iovcnt);
-    size_t hdr_len = lend_filter(l)->netdev->vnet_hdr_len;
-    g_autofree uint8_t *buf = NULL;
-    struct iovec data;
+    g_autofree uint8_t *copy = NULL;
+    PacketFrame f;
 
-    if (l->state != LEND_COLLECTS || l->collect) {
+    if (l->state != LEND_COLLECTS || l->backlog.collect) {
         return false;
     }
-    if (size <= hdr_len || size > PACKET_LEN_MAX) {
+    if (!redirector_frame_read(lend_netdev(l), flags, iov, iovcnt, &f,
+                               &copy)) {
         redirector_sink_refuse(l->output, -EMSGSIZE, size);
-        return true;
-    }
-    buf = g_malloc(size);
-    iov_to_buf(iov, iovcnt, 0, buf, size);
-    data = (struct iovec) { buf + hdr_len, size - hdr_len };
-    if (!packet_stream_put(&l->collecting, buf, hdr_len, &data, 1)) {
+    } else if (!redirector_backlog_put(&l->backlog, &f)) {
         redirector_sink_lose(l->output, size);
     }
     return true;
@@ -194,7 +176,7 @@ bool redirector_lend_receive(RedirectorLend *l, const struct iovec *iov,
 
 unsigned redirector_lend_queued(const RedirectorLend *l)
 {
-    return l->collect && !l->left ? 0 : waiting(l);
+    return l->backlog.collect && !l->left ? 0 : waiting(l);
 }
 
 /*
@@ -293,8 +275,7 @@ static void tell_done(RedirectorLend *l)
 static void end_collecting(RedirectorLend *l)
 {
     if (redirector_lend_collects(l)) {
-        packet_collect_finish(l->collect);
-        l->collect = NULL;
+        redirector_backlog_finish(&l->backlog);
         qemu_netfilter_intake_changed(lend_filter(l));
     }
 }
@@ -420,18 +401,16 @@ static bool hand_over(RedirectorLend *l, PacketFrame *f)
 /* Those that were collected come first. */
 static void hand_over_collected(RedirectorLend *l)
 {
-    NetClientState *nc = lend_filter(l)->netdev;
     PacketFrame f;
 
     while (l->left && l->source.on &&
-           packet_stream_peek(first_collected(l), 0, &f, 1)) {
+           redirector_backlog_peek(&l->backlog, lend_netdev(l), &f, 1)) {
         size_t len = f.len;
 
-        redirector_hdr_read(nc, &f);
         if (!hand_over(l, &f)) {
             return;
         }
-        packet_stream_drop(first_collected(l), 1);
+        redirector_backlog_drop(&l->backlog, 1);
         l->chain->stats.packets++;
         l->chain->stats.bytes += len;
     }
@@ -502,12 +481,6 @@ static const RedirectorSinkOps lend_sink_ops = {
 
 /* What is given back */
 
-/* What was handed over comes before what was only collected. */
-static PacketStream *to_return(RedirectorLend *l)
-{
-    return l->kept.packets ? &l->kept : first_collected(l);
-}
-
 static unsigned lend_read(RedirectorSource *source, PacketFrame *frames,
                           unsigned max)
 {
@@ -517,14 +490,13 @@ static unsigned lend_read(RedirectorSource *source, PacketFrame *frames,
     if (l->state != LEND_RETURNS || !source->live) {
         return 0;
     }
-    n = packet_stream_peek(to_return(l), 0, frames, max);
+    /* What was handed over comes before what was only collected. */
+    n = packet_stream_peek(&l->kept, 0, frames, max);
     for (i = 0; i < n; i++) {
         frames[i].dir = NET_FILTER_DIRECTION_TX;
-        if (!l->kept.packets) {
-            redirector_hdr_read(lend_filter(l)->netdev, &frames[i]);
-        }
     }
-    return n;
+    return n ? n : redirector_backlog_peek(&l->backlog, lend_netdev(l),
+                                           frames, max);
 }
 
 static void lend_release(RedirectorSource *source, const PacketFrame *frames,
@@ -532,10 +504,15 @@ static void lend_release(RedirectorSource *source, const PacketFrame *frames,
 {
     RedirectorLend *l = container_of(source, RedirectorLend, source);
 
-    if (n) {
-        l->returned += n;
-        l->took_at = now_ms();
-        packet_stream_drop(to_return(l), n);
+    if (!n) {
+        return;
+    }
+    l->returned += n;
+    l->took_at = now_ms();
+    if (l->kept.packets) {
+        packet_stream_drop(&l->kept, n);
+    } else {
+        redirector_backlog_drop(&l->backlog, n);
     }
 }
 
@@ -578,11 +555,9 @@ static void give_collected(RedirectorLend *l)
 {
     PacketFrame f;
 
-    while (packet_stream_peek(first_collected(l), 0, &f, 1)) {
-        f.dir = NET_FILTER_DIRECTION_TX;
-        redirector_hdr_read(lend_filter(l)->netdev, &f);
+    while (redirector_backlog_peek(&l->backlog, lend_netdev(l), &f, 1)) {
         redirector_chain_pass(l->guest, &f);
-        packet_stream_drop(first_collected(l), 1);
+        redirector_backlog_drop(&l->backlog, 1);
     }
 }
 

@@ -53,8 +53,8 @@ void redirector_lend_wait(RedirectorLend *l);
  *
  * Return: false if it is not to be collected
  */
-bool redirector_lend_receive(RedirectorLend *l, const struct iovec *iov,
-                             int iovcnt);
+bool redirector_lend_receive(RedirectorLend *l, unsigned flags,
+                             const struct iovec *iov, int iovcnt);
 
 /**
  * redirector_lend_queued() - How many packets have been collected and wait

@@ -293,7 +293,7 @@ ssize_t redirector_receive_iov(Redirector *r, NetClientState *sender,
                                unsigned flags, const struct iovec *iov,
                                int iovcnt)
 {
-    if (r->lend && redirector_lend_receive(r->lend, iov, iovcnt)) {
+    if (r->lend && redirector_lend_receive(r->lend, flags, iov, iovcnt)) {
         return iov_size(iov, iovcnt);
     }
     return r->hold ? redirector_hold_receive(r->hold, sender, flags, iov,

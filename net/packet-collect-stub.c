@@ -19,6 +19,11 @@ unsigned packet_collect_queued(PacketCollect *c)
     return 0;
 }
 
+bool packet_collect_put(PacketCollect *c, const PacketFrame *f)
+{
+    return false;
+}
+
 void packet_collect_swap(PacketCollect *c, PacketStream *empty)
 {
 }

@@ -28,6 +28,7 @@ typedef struct CollectQueue {
     int fd;
     size_t host_hdr_len;        /* of what is read */
     size_t hdr_len;             /* of what is kept */
+    bool swapped;               /* headers aren't in host byte order */
     bool pad;                   /* to the length that Ethernet wants */
 } CollectQueue;
 
@@ -59,6 +60,9 @@ static void keep(PacketCollect *c, const CollectQueue *q, size_t size)
     if (q->pad && eth_pad_short_frame(min, &min_len, iov.iov_base,
                                       iov.iov_len)) {
         iov = (struct iovec) { min, min_len };
+    }
+    if (q->swapped) {
+        vnet_hdr_swap(c->buf, q->hdr_len);
     }
     QEMU_LOCK_GUARD(&c->lock);
     packet_stream_put(c->into, c->buf, q->hdr_len, &iov, 1);
@@ -123,6 +127,7 @@ static void add_queue(PacketCollect *c, NetClientState *nc)
     *q = (CollectQueue) {
         .fd = tap_get_fd(nc),
         .hdr_len = nc->vnet_hdr_len,
+        .swapped = nc->vnet_hdr_swapped,
         .pad = net_peer_needs_padding(nc),
     };
     if (tap_probe_vnet_hdr(q->fd, NULL) > 0) {
@@ -172,6 +177,12 @@ unsigned packet_collect_queued(PacketCollect *c)
 {
     QEMU_LOCK_GUARD(&c->lock);
     return c->into->packets;
+}
+
+bool packet_collect_put(PacketCollect *c, const PacketFrame *f)
+{
+    QEMU_LOCK_GUARD(&c->lock);
+    return packet_stream_put(c->into, f->hdr, f->hdr_len, f->iov, f->iovcnt);
 }
 
 void packet_collect_swap(PacketCollect *c, PacketStream *empty)

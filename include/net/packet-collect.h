@@ -25,8 +25,9 @@ typedef struct PacketCollect PacketCollect;
  * @nc: netdev, which QEMU, its vhost included, does not read meanwhile, and
  *      whose vnet headers keep their length: else the caller has to throw
  *      away what was read since they had it
- * @into: where packets go, behind vnet headers as the TAP has them; nobody
- *        else's until packet_collect_stop(), but for packet_collect_swap()
+ * @into: where packets go, behind vnet headers in host byte order; nobody
+ *        else's until packet_collect_stop(), but for packet_collect_put() and
+ *        packet_collect_swap()
  *
  * Return: NULL if @nc is no TAP, or not of this host
  */
@@ -37,6 +38,15 @@ PacketCollect *packet_collect_start(NetClientState *nc, PacketStream *into);
  * @c: what packet_collect_start() returned
  */
 unsigned packet_collect_queued(PacketCollect *c);
+
+/**
+ * packet_collect_put() - Append one that has come another way
+ * @c: what packet_collect_start() returned
+ * @f: packet
+ *
+ * Return: false if there is no room
+ */
+bool packet_collect_put(PacketCollect *c, const PacketFrame *f);
 
 /**
  * packet_collect_swap() - Take what has been collected until now

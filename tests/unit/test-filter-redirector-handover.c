@@ -335,10 +335,10 @@ static void test_hold(void)
 
 static void test_once(void)
 {
-    HandoverOnce o;
+    HandoverOnce o = {};
     uint8_t a[LEN], b[LEN];
 
-    handover_once_init(&o);
+    handover_once_begin(&o);
     fill(a, true, client);
     fill(b, true, client);
     b[LEN - 1] = 1;
@@ -353,26 +353,49 @@ static void test_once(void)
     g_assert_true(handover_once_has(&o, a, LEN));
     handover_once_take(&o, a, LEN);
     g_assert_false(handover_once_has(&o, a, LEN));
-    g_assert_cmpuint(o.bytes, ==, 0);
-    handover_once_destroy(&o);
+    g_assert_cmpuint(o.bytes[true], ==, 0);
+    handover_once_end(&o);
     g_assert_false(handover_once_has(&o, a, LEN));
+}
+
+static void test_once_alone(void)
+{
+    HandoverOnce o = {};
+    uint8_t a[LEN];
+
+    fill(a, false, client);
+    handover_once_begin(&o);
+    handover_once_add(&o, a, LEN);
+    g_assert_false(handover_once_has(&o, a, LEN));
+    o.all = true;
+    handover_once_add(&o, a, LEN);
+    g_assert_true(handover_once_has(&o, a, LEN));
+    handover_once_take(&o, a, LEN);
+    g_assert_false(handover_once_has(&o, a, LEN));
+    g_assert_cmpuint(o.bytes[false], ==, 0);
+    handover_once_end(&o);
 }
 
 static void test_once_bounded(void)
 {
-    HandoverOnce o;
+    HandoverOnce o = {};
     uint8_t a[LEN];
     uint32_t i;
 
-    handover_once_init(&o);
+    handover_once_begin(&o);
     fill(a, true, client);
     for (i = 0; i < 2 * HANDOVER_ONCE_BYTES / LEN; i++) {
         memcpy(a + 20, &i, sizeof(i));
         handover_once_add(&o, a, LEN);
     }
-    g_assert_cmpuint(o.bytes, <=, HANDOVER_ONCE_BYTES);
+    g_assert_cmpuint(o.bytes[true], <=, HANDOVER_ONCE_BYTES);
+    /* That is no matter of the others. */
+    fill(a, false, client);
+    o.all = true;
+    handover_once_add(&o, a, LEN);
+    g_assert_true(handover_once_has(&o, a, LEN));
     g_assert_false(handover_once_has(&o, a, LEN));
-    handover_once_destroy(&o);
+    handover_once_end(&o);
 }
 
 int main(int argc, char **argv)
@@ -391,6 +414,7 @@ int main(int argc, char **argv)
     g_test_add_func("/handover/told", test_told);
     g_test_add_func("/handover/hold", test_hold);
     g_test_add_func("/handover/once", test_once);
+    g_test_add_func("/handover/once/alone", test_once_alone);
     g_test_add_func("/handover/once/bounded", test_once_bounded);
     return g_test_run();
 }
