@@ -121,13 +121,10 @@ void redirector_backlog_drop(RedirectorBacklog *b, unsigned n)
     packet_stream_drop(&b->front, n);
 }
 
-static bool is_for_guest(NetClientState *nic, const PacketFrame *f)
-{
-    return nic && nic->info->type == NET_CLIENT_DRIVER_NIC && f->len >= 6 &&
-           !memcmp(f->iov[0].iov_base, qemu_get_nic(nic)->conf->macaddr.a, 6);
-}
-
-unsigned redirector_backlog_drain(NetFilterState *nf, bool *alone)
+unsigned redirector_backlog_drain(NetFilterState *nf,
+                                  void (*look)(void *opaque,
+                                               const PacketFrame *f),
+                                  void *opaque)
 {
     PacketStream stale;
     PacketFrame f;
@@ -137,7 +134,7 @@ unsigned redirector_backlog_drain(NetFilterState *nf, bool *alone)
     packet_collect_now(nf->netdev, &stale);
     n = stale.packets;
     while (packet_stream_peek(&stale, 0, &f, 1)) {
-        *alone |= is_for_guest(nf->netdev->peer, &f);
+        look(opaque, &f);
         packet_stream_drop(&stale, 1);
     }
     packet_stream_destroy(&stale);

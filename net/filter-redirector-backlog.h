@@ -84,10 +84,14 @@ void redirector_backlog_drop(RedirectorBacklog *b, unsigned n);
 /**
  * redirector_backlog_drain() - Throw away what lies in a netdev
  * @nf: filter
- * @alone: set if some of it is for the guest alone
+ * @look: called for what lies in its TAP
+ * @opaque: for it
  *
  * Return: how many packets
  */
-unsigned redirector_backlog_drain(NetFilterState *nf, bool *alone);
+unsigned redirector_backlog_drain(NetFilterState *nf,
+                                  void (*look)(void *opaque,
+                                               const PacketFrame *f),
+                                  void *opaque);
 
 #endif /* NET_FILTER_REDIRECTOR_BACKLOG_H */

@@ -45,6 +45,21 @@ bool handover_flooded(const uint8_t *frame, size_t len)
     return len >= ETH_HEADER && (frame[0] & 1);
 }
 
+/* What RFC 4541 has switches flood in any case is no group here. */
+bool handover_group(const uint8_t *frame, size_t len)
+{
+    static const uint8_t ip4[] = { 0x01, 0x00, 0x5e };
+    static const uint8_t ip4_all[] = { 0x01, 0x00, 0x5e, 0x00, 0x00 };
+    static const uint8_t ip6[] = { 0x33, 0x33 };
+    static const uint8_t ip6_all[] = { 0x33, 0x33, 0x00, 0x00, 0x00, 0x01 };
+
+    return len >= ETH_HEADER &&
+           ((!memcmp(frame, ip4, sizeof(ip4)) &&
+             memcmp(frame, ip4_all, sizeof(ip4_all))) ||
+            (!memcmp(frame, ip6, sizeof(ip6)) &&
+             memcmp(frame, ip6_all, sizeof(ip6_all))));
+}
+
 /* Source */
 
 static bool is_one_of(const uint8_t *address, const uint8_t (*own)[6],
@@ -80,7 +95,8 @@ HandoverKind handover_kind(const uint8_t *frame, size_t len,
     if (handover_mark(frame, len) != HANDOVER_NO_MARK) {
         return HANDOVER_OWN;
     }
-    return handover_flooded(frame, len) ? HANDOVER_FLOODED : HANDOVER_UNICAST;
+    return handover_group(frame, len) ? HANDOVER_GROUP :
+           handover_flooded(frame, len) ? HANDOVER_FLOODED : HANDOVER_UNICAST;
 }
 
 /* Anybody can send an announcement: one who knows marks tells, too. */
@@ -109,6 +125,10 @@ bool handover_source_takes(HandoverSource *s, HandoverKind kind, int64_t now)
         return false;
     case HANDOVER_FLOODED:
         return takes_copy(s, now);
+    case HANDOVER_GROUP:
+        return takes_copy(s, now) ||
+               (s->groups && !s->taken &&
+                now - s->runs_at < HANDOVER_GROUPS_MS);
     default:
         if (s->copies) {
             return takes_copy(s, now);
@@ -124,7 +144,7 @@ void handover_source_said(HandoverSource *s, HandoverMark mark, int64_t now)
     switch (mark) {
     case HANDOVER_NO_MARK:
         s->barrier = barrier_holds(s);
-        s->marks = s->runs = s->doubt = s->copies = false;
+        s->marks = s->runs = s->doubt = s->copies = s->groups = false;
         break;
     case HANDOVER_RUNS:
         s->barrier = s->barrier && (s->runs || now - s->barrier_at <=
@@ -140,6 +160,9 @@ void handover_source_said(HandoverSource *s, HandoverMark mark, int64_t now)
         break;
     case HANDOVER_COPIES:
         s->copies = true;
+        break;
+    case HANDOVER_GROUPS:
+        s->groups = true;
         break;
     default:
         break;
@@ -209,59 +232,4 @@ bool handover_hold_ends(const HandoverHold *h, int64_t now,
         return false;
     }
     return true;
-}
-
-void handover_once_begin(HandoverOnce *o)
-{
-    if (!o->frames) {
-        o->frames = g_hash_table_new_full(g_bytes_hash, g_bytes_equal,
-                                          (GDestroyNotify)g_bytes_unref, NULL);
-        o->bytes[false] = o->bytes[true] = 0;
-    }
-}
-
-void handover_once_end(HandoverOnce *o)
-{
-    g_clear_pointer(&o->frames, g_hash_table_unref);
-}
-
-static unsigned times(const HandoverOnce *o, GBytes *frame)
-{
-    return GPOINTER_TO_UINT(g_hash_table_lookup(o->frames, frame));
-}
-
-void handover_once_add(HandoverOnce *o, const uint8_t *frame, size_t len)
-{
-    bool flooded = handover_flooded(frame, len);
-    GBytes *key;
-
-    /* Better one that comes twice than memory without end. */
-    if ((!flooded && !o->all) || len > HANDOVER_ONCE_BYTES - o->bytes[flooded]) {
-        return;
-    }
-    key = g_bytes_new(frame, len);
-    o->bytes[flooded] += len;
-    g_hash_table_replace(o->frames, key,
-                         GUINT_TO_POINTER(times(o, key) + 1));
-}
-
-bool handover_once_has(const HandoverOnce *o, const uint8_t *frame, size_t len)
-{
-    g_autoptr(GBytes) key = g_bytes_new_static(frame, len);
-
-    return o->frames && times(o, key);
-}
-
-void handover_once_take(HandoverOnce *o, const uint8_t *frame, size_t len)
-{
-    g_autoptr(GBytes) key = g_bytes_new(frame, len);
-    unsigned n = times(o, key);
-
-    o->bytes[handover_flooded(frame, len)] -= len;
-    if (n > 1) {
-        g_hash_table_replace(o->frames, g_bytes_ref(key),
-                             GUINT_TO_POINTER(n - 1));
-    } else {
-        g_hash_table_remove(o->frames, key);
-    }
 }

@@ -38,6 +38,13 @@
  */
 bool handover_flooded(const uint8_t *frame, size_t len);
 
+/**
+ * handover_group() - Does it go to the members of a group?
+ *
+ * That is, do some switches send it to these alone?
+ */
+bool handover_group(const uint8_t *frame, size_t len);
+
 /*
  * Marks: Ethernet frames of a type for local experiments, to an address of a
  * local range.  A guest ignores them, should one get there.  The destination
@@ -51,6 +58,7 @@ typedef enum HandoverMark {
     HANDOVER_TAKEN,             /* destination: the guest has what came */
     HANDOVER_DOUBT,             /* destination: perhaps I get all you get */
     HANDOVER_COPIES,            /* destination: I do */
+    HANDOVER_GROUPS,            /* destination: go on with groups' frames */
 } HandoverMark;
 
 #define HANDOVER_MARK_LEN 60
@@ -71,12 +79,18 @@ HandoverMark handover_mark(const uint8_t *frame, size_t len);
 
 /* Source */
 
-/* After the barrier, flooded packets are handed over for so long. */
+/*
+ * After the barrier, flooded packets are handed over for so long; those of
+ * groups, if the destination wants them, until it has all, for no longer than
+ * that after its guest has begun to run.
+ */
 #define HANDOVER_FLOODED_MS 10
+#define HANDOVER_GROUPS_MS 2000
 
 typedef enum HandoverKind {
     HANDOVER_UNICAST,
     HANDOVER_FLOODED,
+    HANDOVER_GROUP,             /* flooded, or for those who want it */
     HANDOVER_OWN,               /* of the guest itself, reflected; or a mark */
     HANDOVER_BARRIER,           /* the guest's announcement by QEMU */
 } HandoverKind;
@@ -97,6 +111,7 @@ typedef struct HandoverSource {
     bool taken;                 /* the destination has answered it */
     bool doubt;                 /* ... may get what is for the guest alone */
     bool copies;                /* ... does */
+    bool groups;                /* ... doesn't get what is for some group */
     int64_t barrier_at;
     int64_t runs_at;
     int64_t heard_at;           /* the last packet for the guest alone */
@@ -216,39 +231,5 @@ typedef struct HandoverHold {
  */
 bool handover_hold_ends(const HandoverHold *h, int64_t now,
                         HandoverHoldEnd *how);
-
-/*
- * Flooded frames reach both hosts; in some networks, others do as well.  A set
- * of those that were handed over, in bounded memory, tells which the
- * destination has got already.
- */
-#define HANDOVER_ONCE_BYTES (4 * 1024 * 1024)  /* of either kind */
-
-typedef struct HandoverOnce {
-    bool all;                   /* frames for the guest alone may come twice */
-    GHashTable *frames;         /* GBytes -> how often */
-    size_t bytes[2];            /* of those for it alone, of flooded ones */
-} HandoverOnce;
-
-void handover_once_begin(HandoverOnce *o);
-void handover_once_end(HandoverOnce *o);
-
-/**
- * handover_once_add() - Remember a frame that was handed over, if it is one
- *                       that may come twice
- */
-void handover_once_add(HandoverOnce *o, const uint8_t *frame, size_t len);
-
-/**
- * handover_once_has() - Does one that came directly equal one of them?
- */
-bool handover_once_has(const HandoverOnce *o, const uint8_t *frame,
-                       size_t len);
-
-/**
- * handover_once_take() - One has cancelled one
- * @frame: a frame that handover_once_has()
- */
-void handover_once_take(HandoverOnce *o, const uint8_t *frame, size_t len);
 
 #endif /* NET_FILTER_REDIRECTOR_HANDOVER_H */

@@ -16,6 +16,7 @@
 #include "filter-redirector-chain.h"
 #include "filter-redirector-chardev.h"
 #include "filter-redirector-hold.h"
+#include "filter-redirector-twins.h"
 #include "trace.h"
 
 /* How often to look whether a hold ends. */
@@ -29,6 +30,9 @@
  * guest that has just moved may be slow to take anything.
  */
 #define END_MS (10 * 1000)
+
+/* Groups that only the source gets: so long for what the guest reports. */
+#define GROUPS_MS 1000
 
 typedef enum HoldState {
     HOLD_OFF,               /* packets go as if it were not there */
@@ -45,10 +49,12 @@ struct RedirectorHold {
     HoldState state;
     HandoverHold facts;
     HandoverHoldEnd how;        /* it ended */
+    int64_t ends_at;            /* it began to end */
     int64_t given_at;           /* nothing was left, or 0 */
     RedirectorBacklog direct;   /* what is held back */
-    HandoverOnce once;          /* what the peer sent and may come directly */
-    bool told_copies;           /* it does, and the source knows */
+    RedirectorTwins twins;
+    bool told_copies;           /* the source knows that all comes twice */
+    unsigned asked;             /* queries that the guest has got */
     unsigned before;            /* the peer's that go before those held back */
     bool was_on;                /* packets that come now come late */
     bool answered;              /* that the source has sent all */
@@ -110,16 +116,14 @@ static void tell(RedirectorHold *h)
 
 /* Beginning and end */
 
-static bool comes_twice(RedirectorHold *h, const PacketFrame *f)
-{
-    return handover_once_has(&h->once, frame_data(f), f->len);
-}
-
 /* What is to be known comes before what it is about. */
 static void tell_runs(RedirectorHold *h)
 {
-    if (h->once.all) {
+    if (h->twins.all) {
         redirector_chardev_say(h->input, HANDOVER_DOUBT);
+    }
+    if (h->twins.missing) {
+        redirector_chardev_say(h->input, HANDOVER_GROUPS);
     }
     redirector_chardev_say(h->input, HANDOVER_RUNS);
 }
@@ -134,7 +138,7 @@ static void hold_begin(RedirectorHold *h, bool again)
         tell_runs(h);
     }
     redirector_backlog_begin(&h->direct, DIRECT_SIZE);
-    handover_once_begin(&h->once);
+    redirector_twins_begin(&h->twins);
     /*
      * A source that knows marks tells when all has come.  Otherwise each packet
      * is looked at when it comes, and a hold for a late packet ends at once.
@@ -170,7 +174,7 @@ static void hold_off(RedirectorHold *h)
 {
     redirector_backlog_end(&h->direct, hold_netdev(h));
     tell_done(h);
-    handover_once_end(&h->once);
+    redirector_twins_end(&h->twins);
     timer_del(h->tick);
     h->state = HOLD_OFF;
     answer(h);
@@ -189,6 +193,7 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
 {
     h->state = HOLD_ENDS;
     h->how = how;
+    h->ends_at = now_ms();
     h->given_at = 0;
     h->before = input_queued(h);
 }
@@ -201,7 +206,10 @@ static void tell_copies(RedirectorHold *h)
 
 static bool is_copy(const PacketFrame *f, void *opaque)
 {
-    return !handover_flooded(frame_data(f), f->len) && comes_twice(opaque, f);
+    RedirectorHold *h = opaque;
+
+    return !handover_flooded(frame_data(f), f->len) &&
+           redirector_twins_has_direct(&h->twins, f);
 }
 
 /*
@@ -211,7 +219,7 @@ static bool is_copy(const PacketFrame *f, void *opaque)
  */
 static void look_for_copies(RedirectorHold *h)
 {
-    if (h->once.all && !h->told_copies &&
+    if (h->twins.all && !h->told_copies &&
         redirector_backlog_any(&h->direct, is_copy, h)) {
         tell_copies(h);
     }
@@ -226,17 +234,39 @@ static bool all_given(RedirectorHold *h)
            redirector_chain_is_done(h->chain, &h->given_at);
 }
 
+/* The guest is asked once, when a group's frame shows that it matters. */
+static void ask(RedirectorHold *h)
+{
+    PacketFrame query;
+
+    while (h->twins.missing && h->asked < REDIRECTOR_TWINS_QUERIES) {
+        redirector_twins_query(h->asked, &query);
+        if (!h->chain->ops->put(h->chain, &query, 1)) {
+            return;
+        }
+        h->asked++;
+    }
+}
+
+/* What the source still sends may be what comes directly, or the only copy. */
+static bool waits_for_groups(const RedirectorHold *h, int64_t now)
+{
+    return h->twins.missing && h->facts.connected && h->facts.ended &&
+           now - h->ends_at < GROUPS_MS;
+}
+
 /*
  * Flooded frames that the source has sent as well are here by now.  What comes
  * once nobody collects is read by QEMU, behind the rest.
  */
-static void end(RedirectorHold *h, bool late)
+static void end(RedirectorHold *h, int64_t now)
 {
+    bool late = now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS;
     bool given = all_given(h);
 
     if (given && h->direct.collect && !late) {
         redirector_backlog_finish(&h->direct);
-    } else if (given || late) {
+    } else if (late || (given && !waits_for_groups(h, now))) {
         hold_off(h);
     }
 }
@@ -259,8 +289,9 @@ static void look(RedirectorHold *h)
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
         hold_end(h, how);
     }
+    ask(h);
     if (h->state == HOLD_ENDS) {
-        end(h, now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS);
+        end(h, now);
     }
 }
 
@@ -272,6 +303,17 @@ static void hold_tick(void *opaque)
     timer_mod(h->tick, now_ms() + TICK_MS);
     look(h);
     owner->run(owner);
+}
+
+static void look_at_stale(void *opaque, const PacketFrame *f)
+{
+    RedirectorHold *h = opaque;
+    NetClientState *nic = hold_netdev(h)->peer;
+
+    if (nic && nic->info->type == NET_CLIENT_DRIVER_NIC) {
+        redirector_twins_stale(&h->twins, f,
+                               qemu_get_nic(nic)->conf->macaddr.a);
+    }
 }
 
 void redirector_hold_start(RedirectorHold *h)
@@ -288,8 +330,9 @@ void redirector_hold_start(RedirectorHold *h)
          * alone, what comes from now on may come to both, too.
          */
         if (h->facts.connected) {
+            redirector_twins_begin(&h->twins);
             h->stats.stale += redirector_backlog_drain(h->source.owner->nf,
-                                                       &h->once.all);
+                                                       look_at_stale, h);
         }
         hold_begin(h, false);
     }
@@ -370,10 +413,10 @@ ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
 /* Drops what the peer has sent, too; false: the front is to go on. */
 static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
 {
-    if (!comes_twice(h, f)) {
+    if (!redirector_twins_has_direct(&h->twins, f)) {
         return false;
     }
-    handover_once_take(&h->once, frame_data(f), f->len);
+    redirector_twins_take_direct(&h->twins, f);
     redirector_backlog_drop(&h->direct, 1);
     h->stats.cancelled++;
     return true;
@@ -388,7 +431,8 @@ static unsigned read_direct(RedirectorHold *h, PacketFrame *frames,
         n = redirector_backlog_peek(&h->direct, hold_netdev(h), frames, max);
     } while (n && cancel_front(h, &frames[0]));
     /* One more that has to be cancelled is cancelled in front. */
-    for (i = 1; i < n && !comes_twice(h, &frames[i]); i++) {
+    for (i = 1; i < n && !redirector_twins_has_direct(&h->twins, &frames[i]);
+         i++) {
         ;
     }
     return MIN(i, n);
@@ -407,7 +451,11 @@ static void hold_release(RedirectorSource *source, const PacketFrame *frames,
                          unsigned n)
 {
     RedirectorHold *h = container_of(source, RedirectorHold, source);
+    unsigned i;
 
+    for (i = 0; i < n; i++) {
+        redirector_twins_direct(&h->twins, &frames[i]);
+    }
     h->stats.direct += n;
     redirector_backlog_drop(&h->direct, n);
 }
@@ -469,14 +517,19 @@ static bool is_mark(RedirectorHold *h, const PacketFrame *f)
 
 static void given(RedirectorHold *h, const PacketFrame *f)
 {
+    bool missing = h->twins.missing;
+
     h->stats.packets++;
     h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
     /* Order has ended, and the source goes on. */
-    if (h->once.all && !h->told_copies && h->facts.ended && h->facts.again) {
+    if (h->twins.all && !h->told_copies && h->facts.ended && h->facts.again) {
         tell_copies(h);
     }
     if (is_on(h)) {
-        handover_once_add(&h->once, frame_data(f), f->len);
+        redirector_twins_source(&h->twins, f);
+    }
+    if (h->twins.missing && !missing) {
+        redirector_chardev_say(h->input, HANDOVER_GROUPS);
     }
 }
 
@@ -488,6 +541,10 @@ static bool put_one(RedirectorHold *h, PacketFrame *f)
     /* What is flooded goes on and on: no sign that order has not ended. */
     if (!handover_flooded(frame_data(f), f->len)) {
         h->facts.heard_at = now_ms();
+    }
+    if (redirector_twins_take_source(&h->twins, f)) {
+        h->stats.cancelled++;
+        return true;
     }
     hold_again(h);
     if (!h->chain->ops->put(h->chain, f, 1)) {

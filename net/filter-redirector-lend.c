@@ -202,6 +202,7 @@ void redirector_lend_begin(RedirectorLend *l, bool lends)
         .runs_at = l->facts.runs_at,
         .doubt = l->facts.doubt,
         .copies = l->facts.copies,
+        .groups = l->facts.groups,
     };
     l->returned = 0;
     l->state = lends ? LEND_LENDS : LEND_OFF;
@@ -211,6 +212,7 @@ void redirector_lend_begin(RedirectorLend *l, bool lends)
 void redirector_lend_return(RedirectorLend *l)
 {
     l->left = l->facts.runs = l->facts.doubt = l->facts.copies = false;
+    l->facts.groups = false;
     l->took_at = now_ms();
     l->given_at = 0;
     stop_collecting(l);

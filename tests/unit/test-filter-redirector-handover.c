@@ -62,6 +62,7 @@ static void test_mark(void)
 {
     static const HandoverMark marks[] = {
         HANDOVER_HELLO, HANDOVER_RUNS, HANDOVER_END, HANDOVER_TAKEN,
+        HANDOVER_DOUBT, HANDOVER_COPIES, HANDOVER_GROUPS,
     };
     uint8_t frame[LEN];
     unsigned i;
@@ -126,6 +127,65 @@ static void test_source_copies(void)
     /* Another destination has not said so. */
     handover_source_said(&s, HANDOVER_NO_MARK, 2000);
     g_assert_true(handover_source_takes(&s, HANDOVER_UNICAST, 2000));
+}
+
+/* Groups' frames, if the destination doesn't get them, until it has all. */
+static void test_source_groups(void)
+{
+    HandoverSource s = { .marks = true, .runs = true, .runs_at = 1000 };
+
+    handover_source_takes(&s, HANDOVER_BARRIER, 1000);
+    g_assert_true(handover_source_takes(&s, HANDOVER_GROUP, 1009));
+    g_assert_false(handover_source_takes(&s, HANDOVER_GROUP, 1010));
+    handover_source_said(&s, HANDOVER_GROUPS, 1010);
+    g_assert_true(handover_source_takes(&s, HANDOVER_GROUP, 1010));
+    g_assert_false(handover_source_takes(&s, HANDOVER_FLOODED, 1010));
+    s.ended = true;
+    g_assert_true(handover_source_takes(&s, HANDOVER_GROUP, 2999));
+    g_assert_false(handover_source_takes(&s, HANDOVER_GROUP, 3000));
+    handover_source_said(&s, HANDOVER_TAKEN, 1500);
+    g_assert_false(handover_source_takes(&s, HANDOVER_GROUP, 1500));
+    s.taken = false;
+    /* They are no sign that order goes on. */
+    g_assert_cmpint(s.heard_at, ==, 0);
+    handover_source_said(&s, HANDOVER_NO_MARK, 1500);
+    g_assert_false(handover_source_takes(&s, HANDOVER_GROUP, 1500));
+}
+
+typedef struct GroupCase {
+    uint8_t to[6];
+    bool group;
+} GroupCase;
+
+static const GroupCase group_cases[] = {
+    { { 0x52, 0x54, 0x00, 0x00, 0x00, 0x02 }, false },
+    { { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }, false },
+    { { 0x01, 0x00, 0x5e, 0x01, 0x02, 0x03 }, true },
+    { { 0x01, 0x00, 0x5e, 0x00, 0x01, 0x01 }, true },
+    /* Switches flood 224.0.0.0/24, ff02::1, and what is not IP. */
+    { { 0x01, 0x00, 0x5e, 0x00, 0x00, 0xfb }, false },
+    { { 0x33, 0x33, 0x00, 0x00, 0x00, 0x01 }, false },
+    { { 0x33, 0x33, 0x00, 0x00, 0x00, 0xfb }, true },
+    { { 0x33, 0x33, 0xff, 0x00, 0x00, 0x01 }, true },
+    { { 0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e }, false },
+};
+
+static void test_group(void)
+{
+    uint8_t frame[LEN];
+    unsigned i;
+
+    for (i = 0; i < ARRAY_SIZE(group_cases); i++) {
+        const GroupCase *c = &group_cases[i];
+
+        fill(frame, false, client);
+        memcpy(frame, c->to, 6);
+        g_assert_cmpint(handover_group(frame, LEN), ==, c->group);
+        g_assert_false(handover_group(frame, 13));
+        g_assert_cmpint(handover_kind(frame, LEN, guest, 1), ==,
+                        c->group ? HANDOVER_GROUP :
+                        c->to[0] & 1 ? HANDOVER_FLOODED : HANDOVER_UNICAST);
+    }
 }
 
 #define BARRIER_AND_WORD .marks = true, .barrier = true, .barrier_at = 1000, \
@@ -333,71 +393,6 @@ static void test_hold(void)
     }
 }
 
-static void test_once(void)
-{
-    HandoverOnce o = {};
-    uint8_t a[LEN], b[LEN];
-
-    handover_once_begin(&o);
-    fill(a, true, client);
-    fill(b, true, client);
-    b[LEN - 1] = 1;
-    g_assert_false(handover_once_has(&o, a, LEN));
-    handover_once_add(&o, a, LEN);
-    handover_once_add(&o, a, LEN);
-    g_assert_true(handover_once_has(&o, a, LEN));
-    g_assert_false(handover_once_has(&o, a, LEN - 1));
-    g_assert_false(handover_once_has(&o, b, LEN));
-    /* One cancels one. */
-    handover_once_take(&o, a, LEN);
-    g_assert_true(handover_once_has(&o, a, LEN));
-    handover_once_take(&o, a, LEN);
-    g_assert_false(handover_once_has(&o, a, LEN));
-    g_assert_cmpuint(o.bytes[true], ==, 0);
-    handover_once_end(&o);
-    g_assert_false(handover_once_has(&o, a, LEN));
-}
-
-static void test_once_alone(void)
-{
-    HandoverOnce o = {};
-    uint8_t a[LEN];
-
-    fill(a, false, client);
-    handover_once_begin(&o);
-    handover_once_add(&o, a, LEN);
-    g_assert_false(handover_once_has(&o, a, LEN));
-    o.all = true;
-    handover_once_add(&o, a, LEN);
-    g_assert_true(handover_once_has(&o, a, LEN));
-    handover_once_take(&o, a, LEN);
-    g_assert_false(handover_once_has(&o, a, LEN));
-    g_assert_cmpuint(o.bytes[false], ==, 0);
-    handover_once_end(&o);
-}
-
-static void test_once_bounded(void)
-{
-    HandoverOnce o = {};
-    uint8_t a[LEN];
-    uint32_t i;
-
-    handover_once_begin(&o);
-    fill(a, true, client);
-    for (i = 0; i < 2 * HANDOVER_ONCE_BYTES / LEN; i++) {
-        memcpy(a + 20, &i, sizeof(i));
-        handover_once_add(&o, a, LEN);
-    }
-    g_assert_cmpuint(o.bytes[true], <=, HANDOVER_ONCE_BYTES);
-    /* That is no matter of the others. */
-    fill(a, false, client);
-    o.all = true;
-    handover_once_add(&o, a, LEN);
-    g_assert_true(handover_once_has(&o, a, LEN));
-    g_assert_false(handover_once_has(&o, a, LEN));
-    handover_once_end(&o);
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -406,6 +401,8 @@ int main(int argc, char **argv)
     g_test_add_func("/handover/mark", test_mark);
     g_test_add_func("/handover/source/ended", test_source_ended);
     g_test_add_func("/handover/source/copies", test_source_copies);
+    g_test_add_func("/handover/source/groups", test_source_groups);
+    g_test_add_func("/handover/group", test_group);
     g_test_add_func("/handover/source/ends", test_ends);
     g_test_add_func("/handover/source/looks", test_looks);
     g_test_add_func("/handover/source/lingers", test_lingers);
@@ -413,8 +410,5 @@ int main(int argc, char **argv)
     g_test_add_func("/handover/forged", test_forged);
     g_test_add_func("/handover/told", test_told);
     g_test_add_func("/handover/hold", test_hold);
-    g_test_add_func("/handover/once", test_once);
-    g_test_add_func("/handover/once/alone", test_once_alone);
-    g_test_add_func("/handover/once/bounded", test_once_bounded);
     return g_test_run();
 }
