@@ -440,6 +440,24 @@ static void test_error_change(const void *data)
     rig_free(r);
 }
 
+/* A hand-over's source connects again and again until somebody listens. */
+static void test_error_connection(const void *unused)
+{
+    Rig *r = rig_new();
+    unsigned i;
+
+    g_string_append(r->args, "-netdev hubport,id=n,hubid=0 "
+                    "-chardev socket,id=late,path=/nonexistent/socket,"
+                    "reconnect-ms=1 "
+                    "-object filter-redirector,id=f0,netdev=n,outdev=late ");
+    rig_start(r);
+    for (i = 0; i < 20; i++) {
+        rig_sync(r);
+        g_usleep(5000);
+    }
+    rig_free(r);
+}
+
 /*
  * Nothing leaks
  */
@@ -476,6 +494,8 @@ int main(int argc, char **argv)
              NULL);
     case_add("/filter-redirector/error/macvtap", test_macvtap, NULL);
     case_add("/filter-redirector/error/vhost", test_error_vhost, NULL);
+    case_add("/filter-redirector/error/connection", test_error_connection,
+             NULL);
     case_add("/filter-redirector/error/change/in_netdev", test_error_change,
              "in_netdev");
     case_add("/filter-redirector/error/change/out_netdev", test_error_change,
