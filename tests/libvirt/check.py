@@ -109,7 +109,8 @@ def judge(scenario: Scenario, result: dict[str, Any],
     """What has to hold; everything else is only told."""
     if result["error"]:
         return [(result["error"], False)]
-    checks = [("the guest goes on", True)]
+    checks = [("the guest does not start anew",
+               not any(name == "RESET" for _, name, _, _ in result["events"]))]
     if scenario.lossless and scenario.handover:
         checks.append(("none of the guest's own frames comes back",
                        result["streams"]["own"]["frames"] == 0))

@@ -37,7 +37,7 @@ XML = """\
   <devices>
     <emulator>{qemu}</emulator>
     {devices}
-    <serial type='file'><source path='{folder}/serial'/></serial>
+    <serial type='file'><source path='{folder}/serial' append='on'/></serial>
     <controller type='usb' model='none'/>
     <memballoon model='none'/>
   </devices>
