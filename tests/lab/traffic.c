@@ -4,7 +4,8 @@
  * One program, several roles:
  *
  *   traffic peer PORT FLOWS [GROUP INTERFACE]
- *       In the guest, as a member of a multicast group where one is named.
+ *       In the guest, as a member of a multicast group where one is named (of
+ *       IPv4 or IPv6; then its packets are of that).
  *       Records every numbered packet that reaches one of the FLOWS UDP ports from PORT on, sends such packets itself when told to,
  *       and takes orders on TCP port PORT, one to a connection:
  *           start UDPPORT RATE SIZE   send to the asker's UDPPORT
@@ -147,9 +148,15 @@ typedef struct {
     unsigned count;
 } Flows;
 
+typedef union {
+    struct sockaddr any;
+    struct sockaddr_in ip4;
+    struct sockaddr_in6 ip6;    /* its port is in the same place */
+} Address;
+
 typedef struct {
     bool on;
-    struct sockaddr_in to;      /* of flow 0 */
+    Address to;                 /* of flow 0 */
     unsigned shift;             /* flow i goes to port i + shift */
     unsigned rate;
     unsigned size;
@@ -193,6 +200,22 @@ static unsigned parse_number(const char *what, const char *text,
         die("%s '%s' is not a number from %u to %u", what, text, min, max);
     }
     return value;
+}
+
+/* ---- addresses ---- */
+
+static Address parse_address(const char *host, unsigned port)
+{
+    Address address = { .ip4 = { .sin_family = AF_INET } };
+
+    if (inet_pton(AF_INET, host, &address.ip4.sin_addr) != 1) {
+        address = (Address) { .ip6 = { .sin6_family = AF_INET6 } };
+        if (inet_pton(AF_INET6, host, &address.ip6.sin6_addr) != 1) {
+            die("'%s' is no address", host);
+        }
+    }
+    address.ip4.sin_port = htons(port);
+    return address;
 }
 
 /* ---- logs ---- */
@@ -254,12 +277,11 @@ static const uint8_t *pattern_of(uint64_t number)
     return pattern + number % PATTERN_PERIOD;
 }
 
-static struct sockaddr_in sender_address(const Sender *s, unsigned flow,
-                                         unsigned flows)
+static Address sender_address(const Sender *s, unsigned flow, unsigned flows)
 {
-    struct sockaddr_in to = s->to;
+    Address to = s->to;
 
-    to.sin_port = htons(ntohs(to.sin_port) + (flow + s->shift) % flows);
+    to.ip4.sin_port = htons(ntohs(to.ip4.sin_port) + (flow + s->shift) % flows);
     return to;
 }
 
@@ -267,7 +289,7 @@ static void sender_send_one(Sender *s, const Flows *flows)
 {
     static uint8_t payload[MAX_PAYLOAD];
     unsigned flow = s->number % flows->count;
-    struct sockaddr_in to = sender_address(s, flow, flows->count);
+    Address to = sender_address(s, flow, flows->count);
     Stamp stamp = {
         .magic = MAGIC,
         .size = s->size,
@@ -279,7 +301,7 @@ static void sender_send_one(Sender *s, const Flows *flows)
     memcpy(payload + sizeof(stamp), pattern_of(s->number),
            s->size - sizeof(stamp));
     if (sendto(flows->pfds[flow].fd, payload, s->size, MSG_DONTWAIT,
-               (struct sockaddr *)&to, sizeof(to)) < 0) {
+               &to.any, sizeof(to)) < 0) {
         /* Not sent, so not counted: the same number is tried again soon. */
         return;
     }
@@ -362,16 +384,14 @@ static int receive_batch(int fd, Log *arrived)
     return count > 0 ? count : 0;
 }
 
-static int open_udp(unsigned port)
+static int open_udp(unsigned port, int family)
 {
-    struct sockaddr_in addr = {
-        .sin_family = AF_INET,
-        .sin_port = htons(port),
-    };
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    Address addr = { .any = { .sa_family = family } };
+    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     int on = 1, room = RECEIVE_BUFFER;
 
-    if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
+    addr.ip4.sin_port = htons(port);
+    if (fd < 0 || bind(fd, &addr.any, sizeof(addr)) < 0) {
         die("UDP port %u: %s", port, strerror(errno));
     }
     setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
@@ -382,12 +402,13 @@ static int open_udp(unsigned port)
     return fd;
 }
 
-static void open_flows(Flows *flows, unsigned port, unsigned count)
+static void open_flows(Flows *flows, unsigned port, unsigned count,
+                       int family)
 {
     flows->count = count;
     for (unsigned i = 0; i < count; i++) {
         flows->pfds[i] = (struct pollfd) {
-            .fd = open_udp(port + i),
+            .fd = open_udp(port + i, family),
             .events = POLLIN,
         };
     }
@@ -563,8 +584,8 @@ static void peer_obey(int fd, const struct sockaddr_in *asker, Sender *sender,
         n += got;
     }
     if (sscanf(order, "start %u %u %u", &port, &rate, &size) == 3 && rate) {
-        sender->to = *asker;
-        sender->to.sin_port = htons(port);
+        sender->to.ip4 = *asker;
+        sender->to.ip4.sin_port = htons(port);
         sender->rate = rate;
         sender->size = size;
         sender->start_ns = now_ns(CLOCK_MONOTONIC);
@@ -628,11 +649,13 @@ static void peer_accept(int listener, Sender *sender, const Log *arrived)
 
 static void join(int fd, const char *group, const char *interface)
 {
-    struct ip_mreqn request = { .imr_ifindex = if_nametoindex(interface) };
+    struct group_req request = { .gr_interface = if_nametoindex(interface) };
+    Address address = parse_address(group, 0);
 
-    if (inet_pton(AF_INET, group, &request.imr_multiaddr) != 1 ||
-        setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &request,
-                   sizeof(request)) < 0) {
+    memcpy(&request.gr_group, &address, sizeof(address));
+    if (setsockopt(fd, address.any.sa_family == AF_INET6 ? IPPROTO_IPV6
+                                                         : IPPROTO_IP,
+                   MCAST_JOIN_GROUP, &request, sizeof(request)) < 0) {
         die("group %s on %s: %s", group, interface, strerror(errno));
     }
 }
@@ -646,7 +669,8 @@ static void __attribute__((noreturn)) peer_main(unsigned port, unsigned count,
     Flows flows;
     int listener = listen_tcp(port);
 
-    open_flows(&flows, port, count);
+    open_flows(&flows, port, count,
+               group ? parse_address(group, port).any.sa_family : AF_INET);
     if (group) {
         join(flows.pfds[0].fd, group, interface);
     }
@@ -836,13 +860,7 @@ static void sender_aim(Sender *s, const char *host, unsigned port)
 {
     struct sigaction stop = { .sa_handler = order_stop };
 
-    s->to = (struct sockaddr_in) {
-        .sin_family = AF_INET,
-        .sin_port = htons(port),
-    };
-    if (inet_pton(AF_INET, host, &s->to.sin_addr) != 1) {
-        die("'%s' is not an IPv4 address", host);
-    }
+    s->to = parse_address(host, port);
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
 }
@@ -863,7 +881,7 @@ static int run_main(const char *host, unsigned port, unsigned rate,
     Log arrived = { 0 };
     Flows flows;
 
-    open_flows(&flows, port, count);
+    open_flows(&flows, port, count, AF_INET);
     sender_aim(&sender, host, port);
     if (back) {
         order_peer(host, port, "start %u %u %u\n", port, back, size);
@@ -889,9 +907,9 @@ static int send_main(const char *host, unsigned port, unsigned rate,
     Flows flows;
     int on = 1;
 
-    open_flows(&flows, port, 1);
-    setsockopt(flows.pfds[0].fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof(on));
     sender_aim(&sender, host, port);
+    open_flows(&flows, port, 1, sender.to.any.sa_family);
+    setsockopt(flows.pfds[0].fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof(on));
     sender_run(&sender, &flows, &arrived);
     log_write_csv(&sender.sent, dir, "to-guest.sent");
     printf("traffic: to-guest sent %zu\n", sender.sent.count);

@@ -67,7 +67,7 @@ class Act:
         (self.rig.folder / "serial").unlink(missing_ok=True)
         for card in range(self.domain.cards):
             rig.know_guest(card, self.domain.mac(card))
-        rig.snoop(bool(self.domain.group))
+        rig.snoop(self.domain.group)
         self.here.virsh("create", self._xml(self.here, []))
         domain.await_boot(self.domain, self.rig.folder)
 

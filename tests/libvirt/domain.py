@@ -98,6 +98,7 @@ class Domain:
     disk: bool = False          # it has one, a file for each host
     driver: str = ""            # more attributes of the cards' <driver>
     kernel: str = ""            # more words for the guest's kernel
+    options: tuple[str, ...] = ()   # more of QEMU's
     vhost: bool = False         # the host's kernel carries its packets: for KVM's guests only
     installed: bool = False     # virt-install says what it has: a disk too, which the hosts share
 
@@ -118,7 +119,8 @@ class Domain:
         """For virsh; `folder` has what it boots, `arguments` are QEMU's beyond libvirt's."""
         text = self._installed_xml(host, folder, disk) if self.installed and disk else \
             self._own_xml(folder, disk)
-        extra = "\n".join(f"<qemu:arg value='{word}'/>" for word in arguments)
+        extra = "\n".join(f"<qemu:arg value='{word}'/>"
+                          for word in (*self.options, *arguments))
         text = text.replace("<domain ", f"<domain xmlns:qemu='{QEMU_XML}' ", 1)
         return text.replace("</domain>", f"<qemu:commandline>{extra}</qemu:commandline></domain>")
 

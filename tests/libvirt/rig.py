@@ -154,14 +154,19 @@ def make_network(hosts: tuple["Host", ...]) -> None:
         ip(f"-n {host.name} addr add {host.address}/24 dev mgmt")
 
 
-def snoop(on: bool) -> None:
+def snoop(group: str) -> None:
     """The first network's switch asks who is a member of which multicast group: from the answers
-    all of its bridges know where such packets have to go, and nowhere else."""
-    if on:
+    all of its bridges know where such packets have to go, and nowhere else. It asks some times at
+    first, and then not during a run, as others that do it every two minutes."""
+    if ":" in group:
+        run("sysctl", "-qw", "net.ipv6.conf.sw0.disable_ipv6=0")
+        run(*netns(CLIENT, "sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0"))
+    elif group:
         ip("addr replace 10.0.0.254/24 dev sw0")
         ip(f"-n {CLIENT} route replace 239.0.0.0/8 dev eth0")
-    ip("link set sw0 type bridge mcast_query_response_interval 100 mcast_query_interval 1000 "
-       f"mcast_query_use_ifaddr 1 mcast_querier {int(on)}")
+    ip("link set sw0 type bridge mcast_startup_query_interval 100 mcast_startup_query_count 5 "
+       "mcast_query_response_interval 50 mcast_query_interval 12500 "
+       f"mcast_query_use_ifaddr 1 mcast_querier {int(bool(group))}")
 
 
 def know_guest(card: int, mac: str) -> None:

@@ -145,7 +145,6 @@ class Scenario:
     rate: int = 1000            # unicast packets a second, to each network card
     broadcasts: int = 100       # broadcast packets a second
     lossless: bool = False      # judged: every packet once, in order
-    told: tuple[str, ...] = ()  # streams that are only told of
     prompt: bool = False        # judged: none waits for much longer than the guest stood still
     actor: type[Act] = Act      # by virsh, or by our command
 
@@ -179,6 +178,9 @@ def command(name: str, act: Callable[..., None], **more: Any) -> Scenario:
 
 
 WITH_DISK = Domain(disk=True)
+GROUP, GROUP_6 = "239.1.2.3", "ff15::1:2:3"
+# A guest that does not say at its new host what it is a member of, as Linux does for virtio.
+SILENT = ("-global", "virtio-net-pci.guest_announce=off")
 SCENARIOS = [
     Scenario("stay", stay),
     Scenario("pause", pause),
@@ -240,7 +242,11 @@ SCENARIOS = [
     command("qmp-killed-before-cont", commands.by_qmp_left, actor=Direct, rate=200),
     *both("guest-bridge", move, domain=Domain(behind="bridge"), lossless=False),
     *both("macvlan", move, domain=Domain(behind="macvlan")),
-    *both("multicast", move, domain=Domain(group="239.1.2.3"), told=("multicast",)),
+    *both("multicast", move, domain=Domain(group=GROUP)),
+    *both("multicast-silent", move, domain=Domain(group=GROUP, options=SILENT)),
+    *both("multicast-ipv6", move, domain=Domain(group=GROUP_6, kernel="ipv6=1")),
+    *both("multicast-ipv6-silent", move,
+          domain=Domain(group=GROUP_6, kernel="ipv6=1", options=SILENT)),
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 # At a rate that a slow, busy machine takes, too: a TAP's queue holds what comes in five seconds.
