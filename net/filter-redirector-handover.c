@@ -144,7 +144,8 @@ void handover_source_said(HandoverSource *s, HandoverMark mark, int64_t now)
     switch (mark) {
     case HANDOVER_NO_MARK:
         s->barrier = barrier_holds(s);
-        s->marks = s->runs = s->doubt = s->copies = s->groups = false;
+        s->marks = s->runs = s->doubt = s->copies = false;
+        s->groups = s->over = false;
         break;
     case HANDOVER_RUNS:
         s->barrier = s->barrier && (s->runs || now - s->barrier_at <=
@@ -187,6 +188,11 @@ bool handover_source_ends(const HandoverSource *s, int64_t now)
 
     return s->marks && s->runs && !s->ended &&
            s->looks >= HANDOVER_LOOKS && silent >= end_silence(s);
+}
+
+bool handover_source_over(const HandoverSource *s)
+{
+    return s->groups && s->taken && !s->over;
 }
 
 static bool is_silent(const HandoverSource *s, int64_t now)

@@ -54,7 +54,8 @@ typedef enum HandoverMark {
     HANDOVER_NO_MARK,
     HANDOVER_HELLO,             /* both: I know marks */
     HANDOVER_RUNS,              /* destination: the guest runs here */
-    HANDOVER_END,               /* source: what comes from now on is late */
+    HANDOVER_END,               /* source: what comes from now on is late; */
+                                /* again: no more of groups */
     HANDOVER_TAKEN,             /* destination: the guest has what came */
     HANDOVER_DOUBT,             /* destination: perhaps I get all you get */
     HANDOVER_COPIES,            /* destination: I do */
@@ -112,6 +113,7 @@ typedef struct HandoverSource {
     bool doubt;                 /* ... may get what is for the guest alone */
     bool copies;                /* ... does */
     bool groups;                /* ... doesn't get what is for some group */
+    bool over;                  /* the mark has been sent again */
     int64_t barrier_at;
     int64_t runs_at;
     int64_t heard_at;           /* the last packet for the guest alone */
@@ -173,10 +175,12 @@ bool handover_lends(const HandoverSource *s, int64_t now);
 
 /**
  * handover_source_ends() - Is it time for HANDOVER_END?
+ * handover_source_over() - Is it time for it again?
  * @s: source
  * @now: ms
  */
 bool handover_source_ends(const HandoverSource *s, int64_t now);
+bool handover_source_over(const HandoverSource *s);
 
 /* Nothing comes any more if nothing has come for so long. */
 #define HANDOVER_QUIET_MS 100

@@ -54,10 +54,12 @@ struct RedirectorHold {
     RedirectorBacklog direct;   /* what is held back */
     RedirectorTwins twins;
     bool told_copies;           /* the source knows that all comes twice */
+    bool told_groups;           /* ... and that some groups don't come */
     unsigned asked;             /* queries that the guest has got */
     unsigned before;            /* the peer's that go before those held back */
     bool was_on;                /* packets that come now come late */
     bool answered;              /* that the source has sent all */
+    bool over;                  /* after that it has sent no more of groups */
     NetFilterIntake intake;     /* what the netdev has been told last */
     bool holds_vhost;           /* likewise */
     QEMUTimer *tick;
@@ -122,7 +124,7 @@ static void tell_runs(RedirectorHold *h)
     if (h->twins.all) {
         redirector_chardev_say(h->input, HANDOVER_DOUBT);
     }
-    if (h->twins.missing) {
+    if (h->told_groups) {
         redirector_chardev_say(h->input, HANDOVER_GROUPS);
     }
     redirector_chardev_say(h->input, HANDOVER_RUNS);
@@ -248,11 +250,20 @@ static void ask(RedirectorHold *h)
     }
 }
 
-/* What the source still sends may be what comes directly, or the only copy. */
-static bool waits_for_groups(const RedirectorHold *h, int64_t now)
+/*
+ * Of what the source still sends of groups, some comes directly, too; it stops
+ * when it is told that the rest has begun to.
+ */
+static bool waits_for_groups(RedirectorHold *h, int64_t now)
 {
-    return h->twins.missing && h->facts.connected && h->facts.ended &&
-           now - h->ends_at < GROUPS_MS;
+    if (!h->told_groups || !h->facts.connected || !h->facts.ended ||
+        h->over || now - h->ends_at >= GROUPS_MS) {
+        return false;
+    }
+    if (!h->twins.missing) {
+        answer(h);
+    }
+    return true;
 }
 
 /*
@@ -362,7 +373,7 @@ void redirector_hold_peer(RedirectorHold *h, bool open)
     bool was = h->facts.connected;
 
     h->facts.connected = open;
-    h->facts.marks = h->facts.ended = h->answered = false;
+    h->facts.marks = h->facts.ended = h->answered = h->over = false;
     if (open && (!h->was_on || is_on(h))) {
         redirector_chardev_say(h->input, HANDOVER_HELLO);
     }
@@ -507,7 +518,10 @@ static bool is_mark(RedirectorHold *h, const PacketFrame *f)
         return false;
     }
     h->facts.marks = true;
-    h->facts.ended |= mark == HANDOVER_END;
+    if (mark == HANDOVER_END) {
+        h->over = h->answered;
+        h->facts.ended = true;
+    }
     redirector_chardev_forget(h->input, f);
     if (h->state == HOLD_OFF && h->was_on) {
         answer(h);
@@ -517,8 +531,6 @@ static bool is_mark(RedirectorHold *h, const PacketFrame *f)
 
 static void given(RedirectorHold *h, const PacketFrame *f)
 {
-    bool missing = h->twins.missing;
-
     h->stats.packets++;
     h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
     /* Order has ended, and the source goes on. */
@@ -528,7 +540,8 @@ static void given(RedirectorHold *h, const PacketFrame *f)
     if (is_on(h)) {
         redirector_twins_source(&h->twins, f);
     }
-    if (h->twins.missing && !missing) {
+    if (h->twins.missing && !h->told_groups) {
+        h->told_groups = true;
         redirector_chardev_say(h->input, HANDOVER_GROUPS);
     }
 }

@@ -253,6 +253,9 @@ static void end_order(RedirectorLend *l)
     if (l->left && all_sent(l) && handover_source_ends(&l->facts, now_ms())) {
         l->facts.ended = redirector_chardev_mark(l->output, HANDOVER_END);
     }
+    if (l->left && handover_source_over(&l->facts)) {
+        l->facts.over = redirector_chardev_mark(l->output, HANDOVER_END);
+    }
 }
 
 /* Is there something to look for now and then? */

@@ -70,6 +70,8 @@ class Act:
         rig.snoop(self.domain.group)
         self.here.virsh("create", self._xml(self.here, []))
         domain.await_boot(self.domain, self.rig.folder)
+        if self.domain.group:
+            rig.await_member(self.domain.group)
 
     def destroy(self) -> None:
         if self._virsh and self._virsh.poll() is None:

@@ -169,6 +169,12 @@ def snoop(group: str) -> None:
        f"mcast_query_use_ifaddr 1 mcast_querier {int(bool(group))}")
 
 
+def await_member(group: str) -> None:
+    """Until then a group's packets go nowhere, or everywhere."""
+    wait_until(f"the switch knows who is a member of {group}",
+               lambda: group in run("bridge", "mdb", "show", "dev", "sw0"))
+
+
 def know_guest(card: int, mac: str) -> None:
     """The client doesn't ask for the guest's address: its questions would be traffic, too."""
     ip(f"-n {CLIENT} neigh replace 10.0.{card}.2 lladdr {mac} dev eth{card} nud permanent")

@@ -143,8 +143,12 @@ static void test_source_groups(void)
     s.ended = true;
     g_assert_true(handover_source_takes(&s, HANDOVER_GROUP, 2999));
     g_assert_false(handover_source_takes(&s, HANDOVER_GROUP, 3000));
+    g_assert_false(handover_source_over(&s));
     handover_source_said(&s, HANDOVER_TAKEN, 1500);
     g_assert_false(handover_source_takes(&s, HANDOVER_GROUP, 1500));
+    g_assert_true(handover_source_over(&s));
+    s.over = true;
+    g_assert_false(handover_source_over(&s));
     s.taken = false;
     /* They are no sign that order goes on. */
     g_assert_cmpint(s.heard_at, ==, 0);
