@@ -107,8 +107,10 @@ static void test_destination_ends(const void *data)
 /*
  * The guest's driver is there now, and gives no buffer back.
  * @packet: VNET_LEN + SIZE bytes
+ *
+ * Return: length
  */
-static void destination_take(Destination *d, uint8_t *packet)
+static uint32_t destination_take_any(Destination *d, uint8_t *packet)
 {
     const int64_t end = g_get_monotonic_time() +
                         WAIT_SECONDS * G_USEC_PER_SEC;
@@ -117,8 +119,14 @@ static void destination_take(Destination *d, uint8_t *packet)
     while (!qvirtqueue_get_buf(d->r->qts, &d->rx, &head, &len)) {
         g_assert_cmpint(g_get_monotonic_time(), <, end);
     }
-    g_assert_cmpuint(len, ==, VNET_LEN + SIZE);
+    g_assert_cmpuint(len, <=, VNET_LEN + SIZE);
     qtest_memread(d->r->qts, d->buffers + head * NIC_BUFFER_LEN, packet, len);
+    return len;
+}
+
+static void destination_take(Destination *d, uint8_t *packet)
+{
+    g_assert_cmpuint(destination_take_any(d, packet), ==, VNET_LEN + SIZE);
 }
 
 static void destination_expect(Destination *d, uint32_t first, uint32_t n)
@@ -829,6 +837,137 @@ static void test_copies(const void *data)
     pair_end(&p);
 }
 
+static void send_group(int port, uint32_t seq)
+{
+    static const uint8_t mac[6] = { 0x01, 0x00, 0x5e, 0x01, 0x02, 0x03 };
+    uint8_t packet[SIZE];
+
+    packet_fill(packet, SIZE, seq);
+    memcpy(packet, mac, sizeof(mac));
+    send_raw(port, packet, SIZE);
+}
+
+/* One every few milliseconds; @other: -1 if there is none. */
+static void send_groups(int port, int other, uint32_t first, uint32_t n)
+{
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        send_group(port, first + i);
+        if (other >= 0) {
+            send_group(other, first + i);
+        }
+        g_usleep(4000);
+    }
+}
+
+/*
+ * Each of the group's once; in between, the guest is asked what it is a member
+ * of, by IGMP and MLD.
+ *
+ * Return: how often
+ */
+static unsigned expect_groups(Destination *d, uint32_t first, uint32_t n)
+{
+    uint8_t packet[VNET_LEN + SIZE];
+    unsigned queries = 0;
+    bool seen[8 * STEP] = {};
+    uint32_t i = 0, seq;
+
+    while (i < n) {
+        if (destination_take_any(d, packet) != sizeof(packet)) {
+            g_assert_cmpmem(packet + VNET_LEN + 6, 5, "\nhand", 5);
+            queries++;
+            continue;
+        }
+        seq = packet_seq(packet + VNET_LEN) - first;
+        g_assert_cmpuint(seq, <, n);
+        g_assert_false(seen[seq]);
+        seen[seq] = true;
+        i++;
+    }
+    return queries;
+}
+
+/*
+ * The network sends what is for a group to the source alone; at last, the
+ * guest's report has it send to the destination, too.
+ */
+static void test_groups(const void *data)
+{
+    Pair p = pair_migrated();
+    int source = p.m->x->outside, destination = p.d->y->outside;
+    unsigned queries;
+    QDict *event;
+
+    send_groups(source, -1, 0, 4);
+    run_destination(&p);
+    send_announcement(p.m);
+    /* Order ends meanwhile. */
+    send_groups(source, -1, 4, STEP);
+    queries = expect_groups(p.d, 0, STEP + 4);
+    send_groups(destination, source, STEP + 4, 1);
+    event = taken_over(&p, "told");
+    expect_said(event, "f1", "cancelled", 1);
+    expect_said(event, "f1", "late", 0);
+    expect_said(event, "f1", "lost", 0);
+    qobject_unref(event);
+    /* The source still gets it. */
+    send_groups(destination, source, STEP + 5, 3);
+    queries += expect_groups(p.d, STEP + 4, 4);
+    g_assert_cmpuint(queries, ==, 2);
+    pair_end(&p);
+}
+
+/* It never does.  That ends, and nothing else waits for it. */
+static void test_groups_silent(const void *data)
+{
+    Pair p = pair_migrated();
+    int source = p.m->x->outside;
+    int64_t since;
+    QDict *event;
+
+    send_groups(source, -1, 0, 2);
+    run_destination(&p);
+    since = g_get_monotonic_time();
+    send_announcement(p.m);
+    send_groups(source, -1, 2, STEP);
+    g_assert_cmpuint(expect_groups(p.d, 0, STEP + 2), ==, 2);
+    send_packets(p.d->y->outside, SIZE, 0, STEP);
+    destination_expect(p.d, 0, STEP);
+    g_assert_null(qtest_qmp_event_ref(p.d->r->qts,
+                                      "FILTER_REDIRECTOR_TAKEN_OVER"));
+    event = taken_over(&p, "told");
+    /* It is given a second. */
+    g_assert_cmpint(g_get_monotonic_time() - since, <, 8 * G_USEC_PER_SEC);
+    expect_said(event, "f1", "late", 0);
+    expect_said(event, "f1", "lost", 0);
+    qobject_unref(event);
+    pair_end(&p);
+}
+
+/* All that is for groups is flooded: nobody is asked. */
+static void test_groups_flooded(const void *data)
+{
+    Pair p = pair_migrated();
+    int source = p.m->x->outside, destination = p.d->y->outside;
+    QDict *event;
+
+    send_groups(destination, source, 0, STEP);
+    run_destination(&p);
+    send_groups(destination, source, STEP, STEP);
+    send_announcement(p.m);
+    send_groups(destination, source, 2 * STEP, STEP);
+    event = taken_over(&p, "told");
+    expect_said(event, "f1", "stale", STEP);
+    expect_said(event, "f1", "late", 0);
+    expect_said(event, "f1", "lost", 0);
+    qobject_unref(event);
+    send_groups(destination, source, 3 * STEP, STEP);
+    g_assert_cmpuint(expect_groups(p.d, 0, 4 * STEP), ==, 0);
+    pair_end(&p);
+}
+
 /* No traffic at all; then a single packet, there and late at the source. */
 static void test_idle(const void *data)
 {
@@ -1295,6 +1434,9 @@ int main(int argc, char **argv)
         case_add(PREFIX "migrated-on", test_migrated_on, NULL);
         case_add(PREFIX "vlan", test_vlan, NULL);
         case_add(PREFIX "copies", test_copies, NULL);
+        case_add(PREFIX "groups", test_groups, NULL);
+        case_add(PREFIX "groups/silent", test_groups_silent, NULL);
+        case_add(PREFIX "groups/flooded", test_groups_flooded, NULL);
         case_add(PREFIX "idle", test_idle, NULL);
         case_add(PREFIX "source-lingers/signal", test_source_lingers, NULL);
         case_add(PREFIX "source-lingers/qmp", test_source_lingers, "qmp");
