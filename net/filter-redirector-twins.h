@@ -16,11 +16,11 @@
  * guest gets each of them once: one that comes directly cancels an equal one
  * that was handed over, and the other way round.
  *
- * Not all that is flooded in some networks is in others: switches that look into
- * IGMP and MLD (RFC 4541) send a multicast group's frames where its members
- * are.  QEMU's announcement is none to them: until the guest reports at its new
- * host that it is a member, they go on sending to the source.  By itself, a
- * guest does that when somebody asks, which may take minutes.
+ * Not all that is flooded in some networks is in others: switches that look
+ * into IGMP and MLD (RFC 4541) send a multicast group's frames where its
+ * members are.  QEMU's announcement says nothing to them: until the guest
+ * reports at its new host that it is a member, they go on sending to the
+ * source.  Some guests do that when somebody asks, which may take minutes.
  *
  * Frames and groups are remembered in bounded memory.  Nothing here does I/O.
  */

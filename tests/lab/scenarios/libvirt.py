@@ -13,6 +13,14 @@ PARAMETERS = {"which": "command-capture-vhost"}
 PARTS = ("libvirt",)
 REPO = Path("/lab/repo")
 SLOW = "5"              # times as long as elsewhere is waited
+TRIES = 2               # see started_anew()
+
+
+def started_anew(result):
+    """Now and then (2 of some 60 runs) a guest of the emulated processor's KVM is reset before
+    anything is done with it. Nothing can be said about such a run."""
+    events = [name for _, name, _, _ in result["events"]]
+    return "RESET" in events and "MIGRATION" not in events[:events.index("RESET")]
 
 
 def run(lab):
@@ -22,14 +30,25 @@ def run(lab):
     Path("/dev/kvm").chmod(0o666)
     command = [sys.executable, str(REPO / "tests/libvirt/check.py"), "--build", str(REPO / "build"),
                "--qemu", "/usr/bin/qemu", "--made", "run", lab.which]
+    folder = REPO / "build/libvirt" / lab.which
+    for left in reversed(range(TRIES)):
+        status = show(command)
+        result = json.loads((folder / "result.json").read_text())
+        if not started_anew(result) or not left:
+            break
+        print("lab: the guest was reset before its migration: once more", flush=True)
+    shutil.copytree(folder, "/results/libvirt")
+    lab.note("libvirt", result)
+    lab.note("status", status)
+
+
+def show(command):
+    """Runs it, and shows what it says; returns its exit status."""
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           env={**os.environ, "LIBVIRT_RIG_SLOW": SLOW}) as process:
         for line in process.stdout:
             print(f"lab: {line.rstrip()}", flush=True)
-    folder = REPO / "build/libvirt" / lab.which
-    shutil.copytree(folder, "/results/libvirt")
-    lab.note("libvirt", json.loads((folder / "result.json").read_text()))
-    lab.note("status", process.returncode)
+    return process.returncode
 
 
 def judge(result):
