@@ -9,6 +9,7 @@
 #ifndef NET_FILTER_REDIRECTOR_END_H
 #define NET_FILTER_REDIRECTOR_END_H
 
+#include "qemu/timer.h"
 #include "chardev/char.h"
 #include "net/filter.h"
 #include "net/packet-capture.h"
@@ -24,6 +25,8 @@
  *   filter-redirector-pump.c        moves packets from a source to a sink
  *   filter-redirector-lend.c        the hand-over's source
  *   filter-redirector-hold.c        the hand-over's destination: what is first
+ *   filter-redirector-talk.c        how these two speak
+ *   filter-redirector-direct.c      what comes directly, once
  *   filter-redirector-chardev*.c \
  *   filter-redirector-chain.c     } sources and sinks, one kind each
  *   filter-redirector-packet*.c  /
@@ -33,6 +36,12 @@
  * Each has a header of its own, which is all that those above it see.  An end
  * calls upwards through the functions of its RedirectorOwner only.
  */
+
+/* What is waited for in hand-overs is told in milliseconds of that clock. */
+static inline int64_t redirector_now_ms(void)
+{
+    return qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+}
 
 /* Packets handled at once. */
 #define REDIRECTOR_BATCH PACKET_INJECT_BATCH

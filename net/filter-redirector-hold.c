@@ -9,21 +9,17 @@
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
 #include "qemu/timer.h"
-#include "qemu/units.h"
 #include "qapi/qapi-events-filter-redirector.h"
 #include "net/vhost_net.h"
-#include "filter-redirector-backlog.h"
 #include "filter-redirector-chain.h"
 #include "filter-redirector-chardev.h"
+#include "filter-redirector-direct.h"
 #include "filter-redirector-hold.h"
-#include "filter-redirector-twins.h"
+#include "filter-redirector-talk.h"
 #include "trace.h"
 
 /* How often to look whether a hold ends. */
 #define TICK_MS 2
-
-/* What doesn't fit waits in the TAP's queue. */
-#define DIRECT_SIZE (16 * MiB)
 
 /*
  * What came directly goes to the guest in that time, or is lost.  Long: a
@@ -51,25 +47,17 @@ struct RedirectorHold {
     HandoverHoldEnd how;        /* it ended */
     int64_t ends_at;            /* it began to end */
     int64_t given_at;           /* nothing was left, or 0 */
-    RedirectorBacklog direct;   /* what is held back */
-    RedirectorTwins twins;
-    bool told_copies;           /* the source knows that all comes twice */
-    bool told_groups;           /* ... and that some groups don't come */
+    RedirectorDirect direct;    /* what is held back */
+    RedirectorWelcome welcome;  /* what is said to the source */
     unsigned asked;             /* queries that the guest has got */
     unsigned before;            /* the peer's that go before those held back */
     bool was_on;                /* packets that come now come late */
-    bool answered;              /* that the source has sent all */
-    bool over;                  /* after that it has sent no more of groups */
+    uint64_t packets;           /* of the peer, given to the guest */
+    uint64_t late;              /* of them, behind some that came directly */
     NetFilterIntake intake;     /* what the netdev has been told last */
     bool holds_vhost;           /* likewise */
     QEMUTimer *tick;
-    RedirectorHoldStats stats;
 };
-
-static int64_t now_ms(void)
-{
-    return qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-}
 
 static NetClientState *hold_netdev(const RedirectorHold *h)
 {
@@ -91,8 +79,8 @@ static bool is_on(const RedirectorHold *h)
 NetFilterIntake redirector_hold_intake(RedirectorHold *h)
 {
     h->intake = h->state == HOLD_OFF ? NET_FILTER_INTAKE_DEFAULT :
-                is_on(h) && !h->direct.collect && h->source.live &&
-                redirector_backlog_room(&h->direct)
+                is_on(h) && !h->direct.backlog.collect && h->source.live &&
+                redirector_backlog_room(&h->direct.backlog)
                 ? NET_FILTER_INTAKE_TAKE : NET_FILTER_INTAKE_HOLD;
     return h->intake;
 }
@@ -118,72 +106,47 @@ static void tell(RedirectorHold *h)
 
 /* Beginning and end */
 
-/* What is to be known comes before what it is about. */
-static void tell_runs(RedirectorHold *h)
-{
-    if (h->twins.all) {
-        redirector_chardev_say(h->input, HANDOVER_DOUBT);
-    }
-    if (h->told_groups) {
-        redirector_chardev_say(h->input, HANDOVER_GROUPS);
-    }
-    redirector_chardev_say(h->input, HANDOVER_RUNS);
-}
-
 static void hold_begin(RedirectorHold *h, bool again)
 {
     h->state = HOLD_ON;
     h->facts.again = again;
     h->facts.direct = false;
-    h->facts.begun_at = now_ms();
+    h->facts.begun_at = redirector_now_ms();
     if (!again) {
-        tell_runs(h);
+        redirector_welcome_runs(&h->welcome, h->direct.twins.all);
     }
-    redirector_backlog_begin(&h->direct, DIRECT_SIZE);
-    redirector_twins_begin(&h->twins);
     /*
      * A source that knows marks tells when all has come.  Otherwise each packet
      * is looked at when it comes, and a hold for a late packet ends at once.
      */
-    if (h->facts.marks && !again) {
-        redirector_backlog_collect(&h->direct, hold_netdev(h));
-    }
-    timer_mod(h->tick, now_ms() + TICK_MS);
+    redirector_direct_begin(&h->direct, h->facts.marks && !again);
+    timer_mod(h->tick, redirector_now_ms() + TICK_MS);
     trace_redirector_hold_begin(h->source.owner->id, again);
-}
-
-/* The guest has what came before the mark. */
-static void answer(RedirectorHold *h)
-{
-    if (h->facts.ended && !h->answered) {
-        h->answered = true;
-        redirector_chardev_say(h->input, HANDOVER_TAKEN);
-    }
 }
 
 static void tell_done(RedirectorHold *h)
 {
-    RedirectorHoldStats *s = &h->stats;
+    RedirectorDirect *d = &h->direct;
 
     if (is_on(h) && !h->facts.again) {
         qapi_event_send_filter_redirector_taken_over(
-            h->source.owner->id, h->how, s->packets, s->late, s->direct,
-            s->cancelled, s->stale, s->lost + h->direct.lost);
+            h->source.owner->id, h->how, h->packets, h->late, d->packets,
+            d->cancelled, d->stale, d->lost);
     }
 }
 
 static void hold_off(RedirectorHold *h)
 {
-    redirector_backlog_end(&h->direct, hold_netdev(h));
+    redirector_direct_end(&h->direct);
     tell_done(h);
-    redirector_twins_end(&h->twins);
     timer_del(h->tick);
     h->state = HOLD_OFF;
-    answer(h);
+    /* The guest has what came before the mark. */
+    redirector_welcome_answer(&h->welcome);
     trace_redirector_hold_end(h->source.owner->id,
-                              FilterRedirectorHoldEnd_str(h->how),
-                              h->stats.packets, h->stats.direct,
-                              h->stats.cancelled, h->stats.stale);
+                              FilterRedirectorHoldEnd_str(h->how), h->packets,
+                              h->direct.packets, h->direct.cancelled,
+                              h->direct.stale);
 }
 
 static unsigned input_queued(const RedirectorHold *h)
@@ -195,23 +158,9 @@ static void hold_end(RedirectorHold *h, HandoverHoldEnd how)
 {
     h->state = HOLD_ENDS;
     h->how = how;
-    h->ends_at = now_ms();
+    h->ends_at = redirector_now_ms();
     h->given_at = 0;
     h->before = input_queued(h);
-}
-
-static void tell_copies(RedirectorHold *h)
-{
-    h->told_copies = true;
-    redirector_chardev_say(h->input, HANDOVER_COPIES);
-}
-
-static bool is_copy(const PacketFrame *f, void *opaque)
-{
-    RedirectorHold *h = opaque;
-
-    return !handover_flooded(frame_data(f), f->len) &&
-           redirector_twins_has_direct(&h->twins, f);
 }
 
 /*
@@ -221,18 +170,15 @@ static bool is_copy(const PacketFrame *f, void *opaque)
  */
 static void look_for_copies(RedirectorHold *h)
 {
-    if (h->twins.all && !h->told_copies &&
-        redirector_backlog_any(&h->direct, is_copy, h)) {
-        tell_copies(h);
+    if (h->direct.twins.all && !h->welcome.copies &&
+        redirector_direct_copied(&h->direct)) {
+        redirector_welcome_copies(&h->welcome);
     }
 }
 
 static bool all_given(RedirectorHold *h)
 {
-    PacketFrame f;
-
-    return !h->before &&
-           !redirector_backlog_peek(&h->direct, hold_netdev(h), &f, 1) &&
+    return !h->before && !redirector_direct_any(&h->direct) &&
            redirector_chain_is_done(h->chain, &h->given_at);
 }
 
@@ -241,7 +187,7 @@ static void ask(RedirectorHold *h)
 {
     PacketFrame query;
 
-    while (h->twins.missing && h->asked < REDIRECTOR_TWINS_QUERIES) {
+    while (h->direct.twins.missing && h->asked < REDIRECTOR_TWINS_QUERIES) {
         redirector_twins_query(h->asked, &query);
         if (!h->chain->ops->put(h->chain, &query, 1)) {
             return;
@@ -256,12 +202,12 @@ static void ask(RedirectorHold *h)
  */
 static bool waits_for_groups(RedirectorHold *h, int64_t now)
 {
-    if (!h->told_groups || !h->facts.connected || !h->facts.ended ||
-        h->over || now - h->ends_at >= GROUPS_MS) {
+    if (!h->welcome.groups || !h->facts.connected || !h->facts.ended ||
+        h->welcome.over || now - h->ends_at >= GROUPS_MS) {
         return false;
     }
-    if (!h->twins.missing) {
-        answer(h);
+    if (!h->direct.twins.missing) {
+        redirector_welcome_answer(&h->welcome);
     }
     return true;
 }
@@ -275,8 +221,8 @@ static void end(RedirectorHold *h, int64_t now)
     bool late = now - h->facts.begun_at >= HANDOVER_HOLD_MS + END_MS;
     bool given = all_given(h);
 
-    if (given && h->direct.collect && !late) {
-        redirector_backlog_finish(&h->direct);
+    if (given && h->direct.backlog.collect && !late) {
+        redirector_backlog_finish(&h->direct.backlog);
     } else if (late || (given && !waits_for_groups(h, now))) {
         hold_off(h);
     }
@@ -284,7 +230,7 @@ static void end(RedirectorHold *h, int64_t now)
 
 static void look(RedirectorHold *h)
 {
-    int64_t now = now_ms();
+    int64_t now = redirector_now_ms();
     HandoverHoldEnd how;
 
     if (!is_on(h) || !h->source.live) {
@@ -294,7 +240,7 @@ static void look(RedirectorHold *h)
         hold_off(h);
         return;
     }
-    redirector_backlog_look(&h->direct, hold_netdev(h));
+    redirector_backlog_look(&h->direct.backlog, hold_netdev(h));
     h->facts.waiting = input_queued(h);
     look_for_copies(h);
     if (h->state == HOLD_ON && handover_hold_ends(&h->facts, now, &how)) {
@@ -311,20 +257,9 @@ static void hold_tick(void *opaque)
     RedirectorHold *h = opaque;
     RedirectorOwner *owner = h->source.owner;
 
-    timer_mod(h->tick, now_ms() + TICK_MS);
+    timer_mod(h->tick, redirector_now_ms() + TICK_MS);
     look(h);
     owner->run(owner);
-}
-
-static void look_at_stale(void *opaque, const PacketFrame *f)
-{
-    RedirectorHold *h = opaque;
-    NetClientState *nic = hold_netdev(h)->peer;
-
-    if (nic && nic->info->type == NET_CLIENT_DRIVER_NIC) {
-        redirector_twins_stale(&h->twins, f,
-                               qemu_get_nic(nic)->conf->macaddr.a);
-    }
 }
 
 void redirector_hold_start(RedirectorHold *h)
@@ -341,9 +276,7 @@ void redirector_hold_start(RedirectorHold *h)
          * alone, what comes from now on may come to both, too.
          */
         if (h->facts.connected) {
-            redirector_twins_begin(&h->twins);
-            h->stats.stale += redirector_backlog_drain(h->source.owner->nf,
-                                                       look_at_stale, h);
+            redirector_direct_drain(&h->direct);
         }
         hold_begin(h, false);
     }
@@ -372,18 +305,14 @@ void redirector_hold_peer(RedirectorHold *h, bool open)
 {
     bool was = h->facts.connected;
 
-    h->facts.connected = open;
-    h->facts.marks = h->facts.ended = h->answered = h->over = false;
-    if (open && (!h->was_on || is_on(h))) {
-        redirector_chardev_say(h->input, HANDOVER_HELLO);
-    }
+    redirector_welcome_peer(&h->welcome, open, !h->was_on || is_on(h));
     if (open && is_on(h)) {
-        h->told_copies = false;
-        tell_runs(h);
+        h->welcome.copies = false;
+        redirector_welcome_runs(&h->welcome, h->direct.twins.all);
     }
     if (!open && was && h->state == HOLD_ARMED) {
         /* What comes from now on comes to nobody else. */
-        h->stats.stale += qemu_netfilter_drain(h->source.owner->nf);
+        h->direct.stale += qemu_netfilter_drain(h->source.owner->nf);
     }
     h->source.owner->run_later(h->source.owner);
 }
@@ -394,59 +323,22 @@ ssize_t redirector_hold_receive(RedirectorHold *h, NetClientState *sender,
                                 unsigned flags, const struct iovec *iov,
                                 int iovcnt)
 {
-    NetClientState *nc = hold_netdev(h);
     size_t size = iov_size(iov, iovcnt);
-    g_autofree uint8_t *copy = NULL;
-    PacketFrame f;
 
-    if (sender == nc->peer || h->state == HOLD_OFF) {
+    if (sender == hold_netdev(h)->peer || h->state == HOLD_OFF) {
         return 0;
     }
     if (h->state == HOLD_ARMED) {
-        h->stats.stale++;
+        h->direct.stale++;
         return size;
     }
-    if (!redirector_frame_read(nc, flags, iov, iovcnt, &f, &copy)) {
-        h->stats.lost++;
-        return size;
-    }
-    if (!redirector_backlog_put(&h->direct, &f)) {
-        h->stats.lost++;
-        return size;
-    }
-    h->facts.direct |= !handover_flooded(frame_data(&f), f.len);
-    if (h->state == HOLD_ENDS || !redirector_backlog_room(&h->direct)) {
+    h->facts.direct |= redirector_direct_receive(&h->direct, flags, iov,
+                                                 iovcnt);
+    if (h->state == HOLD_ENDS ||
+        !redirector_backlog_room(&h->direct.backlog)) {
         h->source.owner->run_later(h->source.owner);
     }
     return size;
-}
-
-/* Drops what the peer has sent, too; false: the front is to go on. */
-static bool cancel_front(RedirectorHold *h, const PacketFrame *f)
-{
-    if (!redirector_twins_has_direct(&h->twins, f)) {
-        return false;
-    }
-    redirector_twins_take_direct(&h->twins, f);
-    redirector_backlog_drop(&h->direct, 1);
-    h->stats.cancelled++;
-    return true;
-}
-
-static unsigned read_direct(RedirectorHold *h, PacketFrame *frames,
-                            unsigned max)
-{
-    unsigned n, i;
-
-    do {
-        n = redirector_backlog_peek(&h->direct, hold_netdev(h), frames, max);
-    } while (n && cancel_front(h, &frames[0]));
-    /* One more that has to be cancelled is cancelled in front. */
-    for (i = 1; i < n && !redirector_twins_has_direct(&h->twins, &frames[i]);
-         i++) {
-        ;
-    }
-    return MIN(i, n);
 }
 
 static unsigned hold_read(RedirectorSource *source, PacketFrame *frames,
@@ -455,20 +347,15 @@ static unsigned hold_read(RedirectorSource *source, PacketFrame *frames,
     RedirectorHold *h = container_of(source, RedirectorHold, source);
 
     return h->state == HOLD_ENDS && !h->before && source->live
-           ? read_direct(h, frames, max) : 0;
+           ? redirector_direct_read(&h->direct, frames, max) : 0;
 }
 
 static void hold_release(RedirectorSource *source, const PacketFrame *frames,
                          unsigned n)
 {
     RedirectorHold *h = container_of(source, RedirectorHold, source);
-    unsigned i;
 
-    for (i = 0; i < n; i++) {
-        redirector_twins_direct(&h->twins, &frames[i]);
-    }
-    h->stats.direct += n;
-    redirector_backlog_drop(&h->direct, n);
+    redirector_direct_release(&h->direct, frames, n);
 }
 
 static void hold_update(RedirectorSource *source)
@@ -477,7 +364,7 @@ static void hold_update(RedirectorSource *source)
 
     /* Somebody else may have to have what comes now. */
     if (!source->live) {
-        redirector_backlog_stop(&h->direct, hold_netdev(h));
+        redirector_backlog_stop(&h->direct.backlog, hold_netdev(h));
     }
     look(h);
     tell(h);
@@ -509,40 +396,30 @@ static void hold_again(RedirectorHold *h)
     }
 }
 
-/* Marks are not for the guest. */
 static bool is_mark(RedirectorHold *h, const PacketFrame *f)
 {
-    HandoverMark mark = handover_mark(frame_data(f), f->len);
-
-    if (mark == HANDOVER_NO_MARK) {
+    if (!redirector_welcome_hears(&h->welcome, f)) {
         return false;
     }
-    h->facts.marks = true;
-    if (mark == HANDOVER_END) {
-        h->over = h->answered;
-        h->facts.ended = true;
-    }
-    redirector_chardev_forget(h->input, f);
     if (h->state == HOLD_OFF && h->was_on) {
-        answer(h);
+        redirector_welcome_answer(&h->welcome);
     }
     return true;
 }
 
 static void given(RedirectorHold *h, const PacketFrame *f)
 {
-    h->stats.packets++;
-    h->stats.late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
+    h->packets++;
+    h->late += h->was_on && (h->facts.again || h->state == HOLD_OFF);
     /* Order has ended, and the source goes on. */
-    if (h->twins.all && !h->told_copies && h->facts.ended && h->facts.again) {
-        tell_copies(h);
+    if (h->direct.twins.all && h->facts.ended && h->facts.again) {
+        redirector_welcome_copies(&h->welcome);
     }
     if (is_on(h)) {
-        redirector_twins_source(&h->twins, f);
+        redirector_twins_source(&h->direct.twins, f);
     }
-    if (h->twins.missing && !h->told_groups) {
-        h->told_groups = true;
-        redirector_chardev_say(h->input, HANDOVER_GROUPS);
+    if (h->direct.twins.missing) {
+        redirector_welcome_groups(&h->welcome);
     }
 }
 
@@ -553,10 +430,9 @@ static bool put_one(RedirectorHold *h, PacketFrame *f)
     }
     /* What is flooded goes on and on: no sign that order has not ended. */
     if (!handover_flooded(frame_data(f), f->len)) {
-        h->facts.heard_at = now_ms();
+        h->facts.heard_at = redirector_now_ms();
     }
-    if (redirector_twins_take_source(&h->twins, f)) {
-        h->stats.cancelled++;
+    if (!redirector_direct_takes_source(&h->direct, f)) {
         return true;
     }
     hold_again(h);
@@ -608,7 +484,7 @@ void redirector_hold_yield(RedirectorHold *h)
     if (!is_on(h)) {
         return;
     }
-    redirector_backlog_stop(&h->direct, hold_netdev(h));
+    redirector_backlog_stop(&h->direct.backlog, hold_netdev(h));
     while (input && input->ops->read(input, &f, 1)) {
         if (!is_mark(h, &f)) {
             redirector_chain_pass(h->chain, &f);
@@ -616,7 +492,7 @@ void redirector_hold_yield(RedirectorHold *h)
         }
         input->ops->release(input, &f, 1);
     }
-    while (read_direct(h, &f, 1)) {
+    while (redirector_direct_read(&h->direct, &f, 1)) {
         redirector_chain_pass(h->chain, &f);
         hold_release(&h->source, &f, 1);
     }
@@ -640,6 +516,9 @@ RedirectorHold *redirector_hold_new(RedirectorOwner *owner,
     h->sink.owner = owner;
     h->sink.role = SWITCHOVER_DELIVER;
     h->input = input;
+    h->direct.nf = owner->nf;
+    h->welcome.input = input;
+    h->welcome.facts = &h->facts;
     h->chain = chain;
     h->tick = timer_new_ms(QEMU_CLOCK_REALTIME, hold_tick, h);
     /* It may have been connected before. */
@@ -655,7 +534,7 @@ static void give_all(RedirectorHold *h)
     if (is_on(h)) {
         h->state = HOLD_ENDS;
         h->before = 0;
-        redirector_backlog_stop(&h->direct, hold_netdev(h));
+        redirector_backlog_stop(&h->direct.backlog, hold_netdev(h));
     }
     redirector_pass_now(&h->source, h->chain);
 }

@@ -18,15 +18,6 @@
  */
 typedef struct RedirectorHold RedirectorHold;
 
-typedef struct RedirectorHoldStats {
-    uint64_t packets;       /* of the peer, given to the guest */
-    uint64_t late;          /* of them, behind some that came directly */
-    uint64_t direct;        /* held back, then given to the guest */
-    uint64_t cancelled;     /* held back: the peer had sent the same */
-    uint64_t stale;         /* thrown away: came before the guest ran */
-    uint64_t lost;          /* held back: the guest did not take them */
-} RedirectorHoldStats;
-
 /**
  * redirector_hold_new() - Make a hold, off
  * @owner: owner

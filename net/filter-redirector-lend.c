@@ -10,12 +10,12 @@
 #include "qemu/iov.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "qapi/qapi-events-filter-redirector.h"
 #include "net/packet-stream.h"
 #include "filter-redirector-backlog.h"
 #include "filter-redirector-chain.h"
 #include "filter-redirector-chardev.h"
 #include "filter-redirector-lend.h"
+#include "filter-redirector-talk.h"
 #include "trace.h"
 
 /* How often to look whether the guest has got all back. */
@@ -45,23 +45,15 @@ struct RedirectorLend {
     RedirectorSink *output;     /* where it goes to */
     RedirectorSink *guest;      /* where it is given back */
     LendState state;
-    HandoverSource facts;
+    RedirectorFarewell farewell;    /* what is said to the destination */
     RedirectorBacklog backlog;  /* what comes before what is in the chain */
     PacketStream kept;          /* handed over */
     bool left;                  /* the guest has */
-    bool told;                  /* that QEMU may be ended */
-    uint64_t packets;           /* handed over */
-    uint64_t discarded;
     uint64_t returned;          /* packets */
     int64_t took_at;            /* the guest took something, or began to */
     int64_t given_at;           /* nothing was left, or 0 */
     QEMUTimer *tick;
 };
-
-static int64_t now_ms(void)
-{
-    return qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-}
 
 static NetFilterState *lend_filter(const RedirectorLend *l)
 {
@@ -107,6 +99,12 @@ static void lend_end(RedirectorLend *l)
                               l->returned);
     packet_stream_destroy(&l->kept);
     set_state(l, LEND_OFF);
+}
+
+static bool is_over(const RedirectorLend *l)
+{
+    return l->state == LEND_LENDS &&
+           !handover_lends(&l->farewell.facts, redirector_now_ms());
 }
 
 static void stop_collecting(RedirectorLend *l)
@@ -185,38 +183,27 @@ unsigned redirector_lend_queued(const RedirectorLend *l)
  */
 void redirector_lend_begin(RedirectorLend *l, bool lends)
 {
-    if (!lends || !l->facts.marks || l->facts.runs) {
+    if (!lends || !l->farewell.facts.marks || l->farewell.facts.runs) {
         stop_collecting(l);
     }
     if (l->state == LEND_LENDS || l->state == LEND_RETURNS) {
         lend_end(l);
     }
     l->left = true;
-    l->told = false;
-    l->packets = l->discarded = 0;
-    l->facts = (HandoverSource) {
-        .since = now_ms(),
-        .marks = l->facts.marks,
-        /* It may have begun before this side has seen that all is sent. */
-        .runs = l->facts.runs,
-        .runs_at = l->facts.runs_at,
-        .doubt = l->facts.doubt,
-        .copies = l->facts.copies,
-        .groups = l->facts.groups,
-    };
+    redirector_farewell_begin(&l->farewell);
     l->returned = 0;
     l->state = lends ? LEND_LENDS : LEND_OFF;
-    timer_mod(l->tick, now_ms() + TICK_MS);
+    timer_mod(l->tick, redirector_now_ms() + TICK_MS);
 }
 
 void redirector_lend_return(RedirectorLend *l)
 {
-    l->left = l->facts.runs = l->facts.doubt = l->facts.copies = false;
-    l->facts.groups = false;
-    l->took_at = now_ms();
+    l->left = false;
+    redirector_farewell_end(&l->farewell);
+    l->took_at = redirector_now_ms();
     l->given_at = 0;
     stop_collecting(l);
-    if (l->state == LEND_LENDS && !handover_lends(&l->facts, now_ms())) {
+    if (is_over(l)) {
         lend_end(l);
     }
     if (l->kept.packets || waiting(l) ||
@@ -248,32 +235,11 @@ static bool all_sent(const RedirectorLend *l)
            redirector_chardev_sent(l->output);
 }
 
-static void end_order(RedirectorLend *l)
-{
-    if (l->left && all_sent(l) && handover_source_ends(&l->facts, now_ms())) {
-        l->facts.ended = redirector_chardev_mark(l->output, HANDOVER_END);
-    }
-    if (l->left && handover_source_over(&l->facts)) {
-        l->facts.over = redirector_chardev_mark(l->output, HANDOVER_END);
-    }
-}
-
 /* Is there something to look for now and then? */
 static bool watches(const RedirectorLend *l)
 {
     return l->state != LEND_OFF ||
-           (l->left && !l->told &&
-            now_ms() - l->facts.since < HANDOVER_LEND_MS);
-}
-
-static void tell_done(RedirectorLend *l)
-{
-    if (l->left && !l->told &&
-        handover_source_done(&l->facts, all_sent(l), now_ms())) {
-        l->told = true;
-        qapi_event_send_filter_redirector_handed_over(
-            l->source.owner->id, l->packets, l->discarded);
-    }
+           (l->left && redirector_farewell_waits(&l->farewell));
 }
 
 /* What comes from now on is read by QEMU, which sees when there is no more. */
@@ -287,45 +253,41 @@ static void end_collecting(RedirectorLend *l)
 
 void redirector_lend_said(RedirectorLend *l, HandoverMark mark)
 {
-    if (mark == HANDOVER_HELLO) {
-        l->facts.marks = redirector_chardev_mark(l->output, HANDOVER_HELLO);
-    } else {
-        handover_source_said(&l->facts, mark, now_ms());
-        if (l->facts.runs || !l->facts.marks) {
-            end_collecting(l);
-        }
+    const HandoverSource *facts = &l->farewell.facts;
+
+    redirector_farewell_said(&l->farewell, mark);
+    if (mark != HANDOVER_HELLO && (facts->runs || !facts->marks)) {
+        end_collecting(l);
     }
     if (watches(l)) {
-        timer_mod(l->tick, now_ms() + TICK_MS);
+        timer_mod(l->tick, redirector_now_ms() + TICK_MS);
     }
     l->source.owner->run_later(l->source.owner);
 }
 
 static void look(RedirectorLend *l)
 {
-    int64_t now = now_ms();
-
-    if (l->state == LEND_LENDS && !handover_lends(&l->facts, now)) {
+    if (is_over(l)) {
         lend_end(l);
     } else if (l->state == LEND_RETURNS && l->source.live &&
-               (all_returned(l) || now - l->took_at >= RETURN_MS)) {
+               (all_returned(l) ||
+                redirector_now_ms() - l->took_at >= RETURN_MS)) {
         lose(l);
     }
 }
 
 void redirector_lend_quit(RedirectorLend *l)
 {
-    if (l->left && !l->facts.quit_at) {
-        l->facts.quit_at = now_ms();
-        timer_mod(l->tick, now_ms() + TICK_MS);
+    if (l->left && !l->farewell.facts.quit_at) {
+        l->farewell.facts.quit_at = redirector_now_ms();
+        timer_mod(l->tick, redirector_now_ms() + TICK_MS);
     }
 }
 
 bool redirector_lend_lingers(const RedirectorLend *l)
 {
-    return l->left && l->facts.quit_at &&
-           l->output->ops->connected(l->output) &&
-           handover_source_lingers(&l->facts, all_sent(l), now_ms());
+    return l->left &&
+           redirector_farewell_lingers(&l->farewell, all_sent(l));
 }
 
 static void lend_tick(void *opaque)
@@ -333,12 +295,13 @@ static void lend_tick(void *opaque)
     RedirectorLend *l = opaque;
     RedirectorOwner *owner = l->source.owner;
 
-    l->facts.looks++;
+    l->farewell.facts.looks++;
     look(l);
-    end_order(l);
-    tell_done(l);
+    if (l->left) {
+        redirector_farewell_look(&l->farewell, all_sent(l));
+    }
     if (watches(l) || redirector_lend_lingers(l)) {
-        timer_mod(l->tick, now_ms() + TICK_MS);
+        timer_mod(l->tick, redirector_now_ms() + TICK_MS);
     }
     owner->run(owner);
 }
@@ -352,7 +315,7 @@ static void lend_tick(void *opaque)
  */
 static bool has_room(const RedirectorLend *l)
 {
-    return l->state != LEND_LENDS || !l->facts.marks || !l->kept.buf ||
+    return l->state != LEND_LENDS || !l->farewell.facts.marks || !l->kept.buf ||
            packet_stream_room(&l->kept) >= PACKET_STREAM_FRAME_MAX;
 }
 
@@ -366,37 +329,20 @@ static void keep(RedirectorLend *l, const PacketFrame *f)
     }
 }
 
-/* The NIC's own address is enough: that is the one QEMU announces. */
-static HandoverKind kind_of(const RedirectorLend *l, const PacketFrame *f)
-{
-    NetClientState *nic = lend_filter(l)->netdev->peer;
-    bool known = nic && nic->info->type == NET_CLIENT_DRIVER_NIC;
-
-    return handover_kind(f->iov[0].iov_base, f->len,
-                         known ? &qemu_get_nic(nic)->conf->macaddr.a : NULL,
-                         known);
-}
-
 static bool hand_over(RedirectorLend *l, PacketFrame *f)
 {
     if (!has_room(l)) {
         return false;
     }
-    /*
-     * What the guest's new host has anyway, or sent itself, is not handed
-     * over.
-     */
-    if (!l->sink.live &&
-        !handover_source_takes(&l->facts, kind_of(l, f), now_ms())) {
+    if (!l->sink.live && !redirector_farewell_takes(&l->farewell, f)) {
         l->chain->stats.discarded++;
-        l->discarded++;
         look(l);
         return true;
     }
     if (!l->output->ops->put(l->output, f, 1)) {
         return false;
     }
-    l->packets++;
+    l->farewell.packets++;
     if (l->state == LEND_LENDS) {
         keep(l, f);
     }
@@ -433,7 +379,7 @@ static bool put_one(RedirectorLend *l, PacketFrame *f)
     if (l->kept.packets || !l->guest->ops->put(l->guest, f, 1)) {
         return false;
     }
-    l->took_at = now_ms();
+    l->took_at = redirector_now_ms();
     return true;
 }
 
@@ -513,7 +459,7 @@ static void lend_release(RedirectorSource *source, const PacketFrame *frames,
         return;
     }
     l->returned += n;
-    l->took_at = now_ms();
+    l->took_at = redirector_now_ms();
     if (l->kept.packets) {
         packet_stream_drop(&l->kept, n);
     } else {
@@ -549,6 +495,7 @@ RedirectorLend *redirector_lend_new(RedirectorOwner *owner,
     l->sink.role = SWITCHOVER_SEND;
     l->chain = chain;
     l->output = output;
+    l->farewell.output = output;
     l->guest = guest;
     l->tick = timer_new_ms(QEMU_CLOCK_REALTIME, lend_tick, l);
     guest->role = SWITCHOVER_RETURN;
