@@ -27,6 +27,8 @@
  *   filter-redirector-hold.c        the hand-over's destination: what is first
  *   filter-redirector-talk.c        how these two speak
  *   filter-redirector-direct.c      what comes directly, once
+ *   filter-redirector-backlog.c     what waits for the guest
+ *   filter-redirector-twins.c       what reaches both hosts
  *   filter-redirector-chardev*.c \
  *   filter-redirector-chain.c     } sources and sinks, one kind each
  *   filter-redirector-packet*.c  /
