@@ -25,6 +25,7 @@ XML = """\
   <name>{name}</name>
   <uuid>{uuid}</uuid>
   <memory unit='MiB'>{memory}</memory>
+  {backing}
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
@@ -46,6 +47,8 @@ XML = """\
 
 QEMU_CPU = "<cpu mode='custom'><model>qemu64</model></cpu>"
 HOST_CPU = "<cpu mode='host-passthrough'/>"
+
+PREALLOCATED = "<memoryBacking><allocation mode='immediate'/></memoryBacking>"
 
 CARD_XML = """\
 <interface type='bridge'>
@@ -98,6 +101,7 @@ class Domain:
     disk: bool = False          # it has one, a file for each host
     driver: str = ""            # more attributes of the cards' <driver>
     kernel: str = ""            # more words for the guest's kernel
+    preallocated: bool = False  # its memory is there before it needs it
     options: tuple[str, ...] = ()   # more of QEMU's
     vhost: bool = False         # the host's kernel carries its packets: for KVM's guests only
     installed: bool = False     # virt-install says what it has: a disk too, which the hosts share
@@ -132,8 +136,10 @@ class Domain:
         if disk:
             devices.append(DISK_XML.format(path=disk))
         kind, cpu = ("kvm", HOST_CPU) if self.vhost else ("qemu", QEMU_CPU)
-        return XML.format(kind=kind, cpu=cpu, name=NAME, uuid=UUID, memory=MEMORY_MIB, folder=folder, qemu=folder /
-                          rig.QEMU, line=self.kernel_line, devices="\n".join(devices))
+        return XML.format(kind=kind, cpu=cpu, name=NAME, uuid=UUID, memory=MEMORY_MIB,
+                          backing=PREALLOCATED if self.preallocated else "", folder=folder,
+                          qemu=folder / rig.QEMU, line=self.kernel_line,
+                          devices="\n".join(devices))
 
     def _installed_xml(self, host: rig.Host, folder: Path, disk: Path) -> str:
         """What virt-install would have libvirt run, with nothing chosen that it chooses itself."""

@@ -186,6 +186,7 @@ SCENARIOS = [
     Scenario("pause", pause),
     *both("move", move),
     *both("there-and-back", there_and_back),
+    *both("preallocated", there_and_back, domain=Domain(preallocated=True)),
     *both("suspend", suspend, lossless=False),
     *both("left-paused", left_paused, lossless=False),
     *both("slow-manager", slow_manager),
