@@ -54,7 +54,8 @@ void redirector_backlog_stop(RedirectorBacklog *b, NetClientState *nc)
     if (b->collect) {
         packet_collect_stop(b->collect);
         b->collect = NULL;
-        if (nc->vnet_hdr_changes != b->hdr_changes) {
+        /* A netdev that is gone has no driver any more. */
+        if (nc && nc->vnet_hdr_changes != b->hdr_changes) {
             b->lost += packet_stream_truncate(&b->back, b->sure);
         }
     }

@@ -26,13 +26,13 @@ static void look_at_stale(void *opaque, const PacketFrame *f)
 
 void redirector_direct_drain(RedirectorDirect *d)
 {
-    redirector_twins_begin(&d->twins);
+    redirector_twins_begin(&d->twins, true);
     d->stale += redirector_backlog_drain(d->nf, look_at_stale, d);
 }
 
 void redirector_direct_begin(RedirectorDirect *d, bool collect)
 {
-    redirector_twins_begin(&d->twins);
+    redirector_twins_begin(&d->twins, false);
     redirector_backlog_begin(&d->backlog, DIRECT_SIZE);
     if (collect) {
         redirector_backlog_collect(&d->backlog, d->nf->netdev);

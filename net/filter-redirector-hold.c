@@ -64,11 +64,6 @@ static NetClientState *hold_netdev(const RedirectorHold *h)
     return h->source.owner->nf->netdev;
 }
 
-static const uint8_t *frame_data(const PacketFrame *f)
-{
-    return f->iov[0].iov_base;
-}
-
 /* What the netdev and its NIC are to do */
 
 static bool is_on(const RedirectorHold *h)
@@ -202,8 +197,9 @@ static void ask(RedirectorHold *h)
  */
 static bool waits_for_groups(RedirectorHold *h, int64_t now)
 {
-    if (!h->welcome.groups || !h->facts.connected || !h->facts.ended ||
-        h->welcome.over || now - h->ends_at >= GROUPS_MS) {
+    if (!h->welcome.groups || h->facts.again || !h->facts.connected ||
+        !h->facts.ended || h->welcome.over ||
+        now - h->ends_at >= GROUPS_MS) {
         return false;
     }
     if (!h->direct.twins.missing) {
@@ -429,7 +425,7 @@ static bool put_one(RedirectorHold *h, PacketFrame *f)
         return true;
     }
     /* What is flooded goes on and on: no sign that order has not ended. */
-    if (!handover_flooded(frame_data(f), f->len)) {
+    if (!handover_flooded(f->iov[0].iov_base, f->len)) {
         h->facts.heard_at = redirector_now_ms();
     }
     if (!redirector_direct_takes_source(&h->direct, f)) {

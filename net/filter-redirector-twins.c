@@ -13,17 +13,18 @@
 /* Groups beyond that are not told from what is flooded. */
 #define GROUPS_MAX 1024
 
-void redirector_twins_begin(RedirectorTwins *t)
+void redirector_twins_begin(RedirectorTwins *t, bool groups)
 {
-    if (t->groups) {
-        return;
+    if (!t->handed) {
+        t->handed = g_hash_table_new_full(g_bytes_hash, g_bytes_equal,
+                                          (GDestroyNotify)g_bytes_unref, NULL);
+        t->direct = g_hash_table_new_full(g_bytes_hash, g_bytes_equal,
+                                          (GDestroyNotify)g_bytes_unref, NULL);
     }
-    t->handed = g_hash_table_new_full(g_bytes_hash, g_bytes_equal,
-                                      (GDestroyNotify)g_bytes_unref, NULL);
-    t->direct = g_hash_table_new_full(g_bytes_hash, g_bytes_equal,
-                                      (GDestroyNotify)g_bytes_unref, NULL);
-    t->groups = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
-                                      NULL);
+    if (groups && !t->groups) {
+        t->groups = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
+                                          NULL);
+    }
 }
 
 void redirector_twins_end(RedirectorTwins *t)
@@ -45,6 +46,12 @@ static const uint8_t *frame_data(const PacketFrame *f)
 static bool is_group(const PacketFrame *f)
 {
     return handover_group(frame_data(f), f->len);
+}
+
+/* Others need not be looked for, which takes time for each byte. */
+static bool may_come_twice(const RedirectorTwins *t, const PacketFrame *f)
+{
+    return t->all || handover_flooded(frame_data(f), f->len);
 }
 
 /* Bytes kept of frames of its kind: for the guest alone, flooded, direct. */
@@ -129,7 +136,7 @@ void redirector_twins_stale(RedirectorTwins *t, const PacketFrame *f,
 
 bool redirector_twins_take_source(RedirectorTwins *t, const PacketFrame *f)
 {
-    if (!has(t->direct, f)) {
+    if (!is_group(f) || !has(t->direct, f)) {
         return false;
     }
     take(t, t->direct, f);
@@ -138,7 +145,7 @@ bool redirector_twins_take_source(RedirectorTwins *t, const PacketFrame *f)
 
 void redirector_twins_source(RedirectorTwins *t, const PacketFrame *f)
 {
-    if (t->all || handover_flooded(frame_data(f), f->len)) {
+    if (may_come_twice(t, f)) {
         add(t, t->handed, f);
     }
     learn(t, f, false);
@@ -147,7 +154,7 @@ void redirector_twins_source(RedirectorTwins *t, const PacketFrame *f)
 bool redirector_twins_has_direct(const RedirectorTwins *t,
                                  const PacketFrame *f)
 {
-    return has(t->handed, f);
+    return may_come_twice(t, f) && has(t->handed, f);
 }
 
 void redirector_twins_take_direct(RedirectorTwins *t, const PacketFrame *f)
@@ -181,7 +188,7 @@ static const uint8_t mld_query[] = {
     /* Ethernet: to all, from nobody */
     0x33, 0x33, 0x00, 0x00, 0x00, 0x01, 0x0a, 'h', 'a', 'n', 'd', 1,
     0x86, 0xdd,
-    /* IPv6: from a link-local address, the highest, to ff02::1; hop limit 1 */
+    /* IPv6: from a high link-local address to ff02::1; hop limit 1 */
     0x60, 0x00, 0x00, 0x00, 0x00, 0x24, 0x00, 0x01,
     0xfe, 0x80, 0, 0, 0, 0, 0, 0,
     0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,

@@ -37,10 +37,12 @@ typedef struct RedirectorTwins {
 
 /**
  * redirector_twins_begin() - Begin to remember
- * redirector_twins_end() - Forget all but @all
  * @t: twins, all zero before the first time
+ * @groups: groups, too: what has come here before is told
+ *
+ * redirector_twins_end() - Forget all but @all
  */
-void redirector_twins_begin(RedirectorTwins *t);
+void redirector_twins_begin(RedirectorTwins *t, bool groups);
 void redirector_twins_end(RedirectorTwins *t);
 
 /**

@@ -71,7 +71,7 @@ class Act:
         self.here.virsh("create", self._xml(self.here, []))
         domain.await_boot(self.domain, self.rig.folder)
         if self.domain.group:
-            rig.await_member(self.domain.group)
+            rig.await_member(self.here, self.domain.group)
 
     def destroy(self) -> None:
         if self._virsh and self._virsh.poll() is None:

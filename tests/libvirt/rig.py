@@ -169,10 +169,10 @@ def snoop(group: str) -> None:
        f"mcast_query_use_ifaddr 1 mcast_querier {int(bool(group))}")
 
 
-def await_member(group: str) -> None:
-    """Until then a group's packets go nowhere, or everywhere."""
-    wait_until(f"the switch knows who is a member of {group}",
-               lambda: group in run("bridge", "mdb", "show", "dev", "sw0"))
+def await_member(host: "Host", group: str) -> None:
+    """Until then a group's packets go nowhere, or where a guest of an earlier run was."""
+    wait_until(f"the switch knows of a member of {group} at {host.name}",
+               lambda: f"port {host.name}0 grp {group} " in run("bridge", "mdb", "show"))
 
 
 def know_guest(card: int, mac: str) -> None:

@@ -40,7 +40,7 @@ static void test_flooded(void)
     RedirectorTwins t = {};
     Frame a, b, same;
 
-    redirector_twins_begin(&t);
+    redirector_twins_begin(&t, true);
     fill(&a, all, 1);
     fill(&b, all, 2);
     fill(&same, all, 1);
@@ -69,7 +69,7 @@ static void test_alone(void)
     RedirectorTwins t = {};
     Frame a;
 
-    redirector_twins_begin(&t);
+    redirector_twins_begin(&t, true);
     fill(&a, guest, 1);
     redirector_twins_source(&t, &a.f);
     g_assert_false(redirector_twins_has_direct(&t, &a.f));
@@ -91,7 +91,7 @@ static void test_bounded(void)
     uint32_t i;
     Frame a;
 
-    redirector_twins_begin(&t);
+    redirector_twins_begin(&t, true);
     for (i = 0; i < 2 * REDIRECTOR_TWINS_BYTES / LEN; i++) {
         redirector_twins_source(&t, fill(&a, all, i));
     }
@@ -115,7 +115,7 @@ static void test_groups(void)
     RedirectorTwins t = {};
     Frame a;
 
-    redirector_twins_begin(&t);
+    redirector_twins_begin(&t, true);
     /* This one is flooded. */
     redirector_twins_stale(&t, fill(&a, group, 0), guest);
     redirector_twins_source(&t, fill(&a, group, 1));
@@ -143,13 +143,29 @@ static void test_groups(void)
     g_assert_false(redirector_twins_take_source(&t, &a.f));
 }
 
+/* Nobody has told what came here before: then nothing is said of groups. */
+static void test_groups_untold(void)
+{
+    RedirectorTwins t = {};
+    Frame a;
+
+    redirector_twins_begin(&t, false);
+    redirector_twins_source(&t, fill(&a, group, 1));
+    g_assert_cmpuint(t.missing, ==, 0);
+    g_assert_true(redirector_twins_has_direct(&t, &a.f));
+    redirector_twins_begin(&t, true);
+    redirector_twins_source(&t, &a.f);
+    g_assert_cmpuint(t.missing, ==, 1);
+    redirector_twins_end(&t);
+}
+
 /* A frame handed over and cancelled is one that the network brings here. */
 static void test_groups_cancelled(void)
 {
     RedirectorTwins t = {};
     Frame a;
 
-    redirector_twins_begin(&t);
+    redirector_twins_begin(&t, true);
     redirector_twins_source(&t, fill(&a, group, 1));
     g_assert_cmpuint(t.missing, ==, 1);
     redirector_twins_take_direct(&t, &a.f);
@@ -164,7 +180,7 @@ static void test_groups_bounded(void)
     unsigned i;
     Frame a;
 
-    redirector_twins_begin(&t);
+    redirector_twins_begin(&t, true);
     memcpy(to, other_group, sizeof(to));
     for (i = 0; i < 5000; i++) {
         stw_be_p(to + 4, i);
@@ -208,6 +224,7 @@ int main(int argc, char **argv)
     g_test_add_func("/twins/alone", test_alone);
     g_test_add_func("/twins/bounded", test_bounded);
     g_test_add_func("/twins/groups", test_groups);
+    g_test_add_func("/twins/groups/untold", test_groups_untold);
     g_test_add_func("/twins/groups/cancelled", test_groups_cancelled);
     g_test_add_func("/twins/groups/bounded", test_groups_bounded);
     g_test_add_func("/twins/queries", test_queries);
