@@ -95,9 +95,14 @@ static void halt_suspend(Machine *m)
     pc_sleep(&m->pc, 1);
 }
 
+/*
+ * The machine runs at once, and its NIC takes packets as its driver has told
+ * it; its devices are reset a little later.
+ */
 static void resume_wakeup(Machine *m)
 {
     qtest_qmp_assert_success(m->r->qts, "{'execute': 'system_wakeup'}");
+    qtest_qmp_eventwait(m->r->qts, "WAKEUP");
 }
 
 static void halt_shutdown(Machine *m)
@@ -252,6 +257,7 @@ static void do_halt(Machine *m, const Halt *h)
 
 static void redrive(Machine *m)
 {
+    guest_takes(m);
     pc_nic_redrive(&m->pc, 0, 0, 1);
     m->was_reset = true;
 }

@@ -15,8 +15,8 @@ CLIENT_IP = "10.0.0.1"
 TRAFFIC_PORT = 7000
 
 # A guest with several queues gets traffic of several flows, enough that no queue is likely to
-# be left without one. Packet n is one of flow n % flows.
-FLOWS = 16
+# be left without one (4 queues: once in 1,200 runs). Packet n is one of flow n % flows.
+FLOWS = 32
 FIRST_FLOODED = 1 << 40     # broadcast packets of the program are numbered from here on
 FIRST_INJECTED = 1 << 32    # injected packets are numbered from here on, not as the client's
 
