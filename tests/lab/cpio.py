@@ -59,6 +59,7 @@ class Archive:
 
     def tree(self, source: Path, name: str, skip: frozenset[str] = frozenset()) -> None:
         """Adds a folder; entries whose name or path below it is in `skip` are left out."""
+        self.directory(name)
         for entry in sorted(source.iterdir()):
             if entry.name in skip:
                 continue

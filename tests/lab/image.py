@@ -164,21 +164,24 @@ class Image:
             raise LabError("downloading packages failed; 'apt-get update' may help:\n"
                            + result.stderr.strip())
 
+    def unpacked(self, name: str, *packages: str) -> Path:
+        """Where these packages are unpacked, once. They are not installed here: what is in them
+        would start."""
+        root = (self.folder / name).resolve()   # ldd shall tell whole paths
+        if not (root / "whole").exists():
+            folder = self.folder / f"{name}-packages"
+            self._download(folder, *packages)
+            for package in folder.glob("*.deb"):
+                subprocess.run([need("dpkg-deb", "dpkg"), "-x", package, root], check=True)
+            (root / "whole").touch()
+        return root
+
     def _openvswitch(self) -> Path:
-        """Where Open vSwitch is unpacked, with the libraries that this machine lacks. It is not
-        installed here: it would start."""
-        root = (self.folder / "openvswitch").resolve()     # ldd shall tell whole paths
-        if (root / "whole").exists():
-            return root
-        packages = self.folder / "openvswitch-packages"
+        """With the libraries that this machine lacks."""
         plan = subprocess.run(["apt-get", "-s", "--no-install-recommends", "install",
                                *OVS_PACKAGES], text=True, capture_output=True, check=False).stdout
         libraries = re.findall(r"^Inst (lib\S+)", plan, re.MULTILINE)
-        self._download(packages, *OVS_PACKAGES, *libraries)
-        for package in packages.glob("*.deb"):
-            subprocess.run([need("dpkg-deb", "dpkg"), "-x", package, root], check=True)
-        (root / "whole").touch()
-        return root
+        return self.unpacked("openvswitch", *OVS_PACKAGES, *libraries)
 
     def add_openvswitch(self, archive: Archive) -> None:
         """What the lab needs besides, where its switch is Open vSwitch."""

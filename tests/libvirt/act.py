@@ -192,6 +192,12 @@ class Act:
                 stopped = 0
         return moves
 
+    def need_confined(self) -> None:
+        """By AppArmor."""
+        label = Path(f"/proc/{self.here.qemu_pid(NAME)}/attr/current").read_text()
+        if f"libvirt-{domain.UUID} (enforce)" not in label:
+            raise RigError(f"the guest's QEMU is not confined: {label}")
+
     def await_running(self) -> None:
         wait_until(f"the guest runs on {self.here.name}",
                    lambda: self.here.state(NAME) == "running")

@@ -68,6 +68,8 @@ def run_scenario(the_rig: rig.Rig, image: GuestImage, scenario: Scenario, moves:
         time.sleep(BEFORE_S)
         scenario.act(act)
         act.await_running()
+        if rig.APPARMOR:
+            act.need_confined()
         time.sleep(AFTER_S)
         load.stop()
         watch.stop()

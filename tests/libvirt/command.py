@@ -22,6 +22,7 @@ DONE, FAILED, USAGE, UNCONFIRMED, LOST_GUEST = 0, 1, 2, 3, 4
 # What only the tool adds, by the beginnings of its ids.
 ADDED = ("handover-", "capture-")
 QEMU_USER = 64055       # host.py's
+CAPTURES = "var/lib/libvirt/captures"   # where the manual lets QEMU write, below a host's root
 AUTHORITIES: dict[Path, Authority] = {}
 
 
@@ -56,6 +57,13 @@ class Command(Act):
             else:
                 shutil.rmtree(self.pki(host), ignore_errors=True)
         super().boot()
+
+    def capture_file(self) -> tuple[Path, str]:
+        """As seen from everywhere, and by its name on the guest's host."""
+        path = Path(CAPTURES, f"{NAME}.pcap")
+        ours = self.here.folder / path
+        ours.parent.mkdir(parents=True, exist_ok=True)
+        return ours, f"/{path}"
 
     # ---- the command
 

@@ -348,8 +348,8 @@ def need_packets(act: Act, data: bytes, seconds: float) -> None:
 def capture(act: Act) -> None:
     """To a file, ended by SIGTERM; to standard output, ended by SIGINT; killed, and cleaned up."""
     command = ask(act)
-    path = command.here.folder / "capture.pcap"
-    for number, words in ((signal.SIGTERM, ("-w", str(path))), (signal.SIGINT, ("-w", "-"))):
+    path, inside = command.capture_file()
+    for number, words in ((signal.SIGTERM, ("-w", inside)), (signal.SIGINT, ("-w", "-"))):
         with subprocess.Popen(command.tool("capture", NAME, *words), stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
             wait_until("the capture begins", lambda: tool.poll() is not None or command.added())
@@ -361,7 +361,7 @@ def capture(act: Act) -> None:
         command.notes.setdefault("said", []).append(error.decode())
         need_packets(act, path.read_bytes() if "-" not in words else out, CAPTURE_S)
         command.need_nothing_left()
-    with subprocess.Popen(command.tool("capture", NAME, "-w", str(path)),
+    with subprocess.Popen(command.tool("capture", NAME, "-w", inside),
                           stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tool:
         wait_until("the capture begins", command.added)
         tool.kill()
@@ -377,8 +377,8 @@ def capture_vhost(act: Act) -> None:
     """Of a guest whose packets the kernel carries; its QEMU has no privilege for it."""
     command = ask(act)
     need_vhost(command)
-    path = command.here.folder / "capture.pcap"
-    with subprocess.Popen(command.tool("capture", NAME, "-w", str(path)),
+    path, inside = command.capture_file()
+    with subprocess.Popen(command.tool("capture", NAME, "-w", inside),
                           stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
         wait_until("the capture begins", lambda: tool.poll() is not None or command.added())
         time.sleep(LONG_CAPTURE_S)

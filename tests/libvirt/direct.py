@@ -94,7 +94,7 @@ class Direct(Command):
             self._path(host, what).unlink(missing_ok=True)
         serial = self.rig.folder / "serial" if host is self.here and not more else \
             self._path(host, "serial")
-        words = [str(self.rig.folder / rig.QEMU), "-nodefaults", "-display", "none",
+        words = [str(rig.emulator(self.rig.folder)), "-nodefaults", "-display", "none",
                  "-machine", "pc", "-accel", "tcg", "-cpu", "qemu64",
                  "-m", str(domain.MEMORY_MIB), "-kernel", str(self.rig.folder / "vmlinuz"),
                  "-initrd", str(self.rig.folder / "initrd"),

@@ -138,7 +138,7 @@ class Domain:
         kind, cpu = ("kvm", HOST_CPU) if self.vhost else ("qemu", QEMU_CPU)
         return XML.format(kind=kind, cpu=cpu, name=NAME, uuid=UUID, memory=MEMORY_MIB,
                           backing=PREALLOCATED if self.preallocated else "", folder=folder,
-                          qemu=folder / rig.QEMU, line=self.kernel_line,
+                          qemu=rig.emulator(folder), line=self.kernel_line,
                           devices="\n".join(devices))
 
     def _installed_xml(self, host: rig.Host, folder: Path, disk: Path) -> str:

@@ -8,6 +8,8 @@ the two hosts know nothing of each other. The log, with each QMP event, is FOLDE
 """
 
 import os
+import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -15,16 +17,21 @@ import sys
 import uuid
 from pathlib import Path
 
+import rig
+
 # Where libvirt keeps things. Without the machine's /run it finds no bus and no daemon, either.
 PLACES = ("etc/libvirt", "etc/pki", "var", "run")
+PROFILES = "etc/apparmor.d"
+PROFILED = ("usr.lib.libvirt.virt-aa-helper", "usr.sbin.libvirtd")
+SECURITY = Path("/sys/kernel/security")
 # libvirt's default, of Debian's packages; the package that adds it also starts a daemon.
 USER = "libvirt-qemu"
 USER_ID = 64055
 
-# Debian's defaults, but for what a test machine may not have: AppArmor, cgroups of its own, a
-# log daemon.
+# Debian's defaults, but for what a test machine may not have: AppArmor as a rule, cgroups of its
+# own, a log daemon.
 QEMU_CONF = """\
-security_driver = "none"
+security_driver = "{driver}"
 cgroup_controllers = []
 namespaces = []
 remember_owner = 0
@@ -81,17 +88,53 @@ def allow_userfaultfd(folder: Path) -> None:
         mount("--bind", str(ours), str(device))
 
 
+def added_to_profiles() -> dict[Path, str]:
+    """What the manual tells to put into which file."""
+    text = (rig.HERE.parent.parent / rig.MANUAL).read_text()
+    step = re.search(r"^\d\. \*\*AppArmor\*\*.*?(?=^\d\. )", text, re.MULTILINE | re.DOTALL)
+    assert step, rig.MANUAL
+    _, *parts = re.split(rf"`(/{PROFILES}/local/\S+)`", step[0])
+    return {Path(path): "\n".join(re.findall(r"^ {7}(.+,)$", lines, re.MULTILINE)) + "\n"
+            for path, lines in zip(parts[::2], parts[1::2])}
+
+
+def confine(name: str, folder: Path) -> None:
+    """AppArmor's profiles as Debian's packages bring them. The two hosts have some of the same
+    name: a policy namespace for each."""
+    ours = folder / PROFILES
+    shutil.copytree(Path("/", PROFILES), ours)
+    mount("--bind", str(ours), f"/{PROFILES}")
+    mount("-t", "securityfs", "securityfs", str(SECURITY))
+    (SECURITY / "apparmor/policy/namespaces" / name).mkdir(exist_ok=True)
+    Path("/proc/self/attr/current").write_text(f"changeprofile :{name}:unconfined")
+    # The packages make these.
+    for local in ("usr.sbin.libvirtd", "usr.lib.libvirt.virt-aa-helper",
+                  "abstractions/libvirt-qemu"):
+        path = Path("/", PROFILES, "local", local)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for path, lines in added_to_profiles().items():
+        path.write_text(lines)
+    subprocess.run(["/sbin/apparmor_parser", "-r",
+                    *(f"/{PROFILES}/{profile}" for profile in PROFILED)], check=True)
+
+
 def main(name: str, folder: Path) -> None:
     socket.sethostname(name)
     cover_places(folder)
+    if rig.APPARMOR:
+        confine(name, folder)
     know_hosts(folder)
     add_user(folder)
     allow_userfaultfd(folder)
     Path("/etc/libvirt/qemu/networks").mkdir(parents=True)
-    Path("/etc/libvirt/qemu.conf").write_text(QEMU_CONF)
+    Path("/etc/libvirt/qemu.conf").write_text(QEMU_CONF.format(
+        driver="apparmor" if rig.APPARMOR else "none"))
     conf = Path("/etc/libvirt/libvirtd.conf")
     conf.write_text(LIBVIRTD_CONF.format(uuid=uuid.uuid4(), log=folder / "libvirtd.log"))
-    os.execvp("libvirtd", ["libvirtd", "--config", str(conf)])
+    # AppArmor goes by the path.
+    libvirtd = shutil.which("libvirtd") or "libvirtd"
+    os.execv(libvirtd, [libvirtd, "--config", str(conf)])
 
 
 main(sys.argv[1], Path(sys.argv[2]))

@@ -19,6 +19,11 @@ DRIVER = [*Path("/usr/lib").glob("*/libvirt/connection-driver/*driver_qemu.so")]
 OPENSSL = Path("/usr/lib/ssl/openssl.cnf")
 MODULES = Path("/usr/lib/python3/dist-packages")
 BINDINGS = [*MODULES.glob("libvirtmod*.so")]
+# They are on a host that has libvirt, where AppArmor is; the helper is where libvirt is.
+APPARMOR_PACKAGES = ("apparmor", "libvirt-daemon-system")
+APPARMOR_PARSER = "sbin/apparmor_parser"
+APPARMOR_HELPER = Path("/usr/lib/libvirt/virt-aa-helper")
+PROFILES = "etc/apparmor.d"
 USERS = {"passwd": "root:x:0:0:root:/:/bin/sh\n", "group": "root:x:0:\n", "hosts": ""}
 KVM = ("kvm_amd", "kvm_intel")      # the lab's processor has what one of them needs
 # Where it is in the lab, at the paths that it has in the repo.
@@ -60,7 +65,8 @@ class LabPart(domain.GuestImage):
                 archive.file(path)
             archive.file(OPENSSL)
             archive.tree(LIBVIRT, str(LIBVIRT).lstrip("/"))
-            archive.symlink("usr/share/qemu", "lab-firmware")
+            # Not a link to where the lab has it: QEMU may read this one.
+            archive.tree(self.firmware, "usr/share/qemu")
             for number, path in enumerate(self._modules(KVM)):
                 archive.file(path, f"{REPO}/modules/{number}-{path.name}")
             for name, text in USERS.items():
@@ -68,6 +74,15 @@ class LabPart(domain.GuestImage):
             for path in (self.kernel, self.initrd, self.traffic):
                 archive.file(path, f"{REPO}/build/lab/{path.name}")
             archive.close()
+
+    def add_apparmor(self, archive: Archive) -> None:
+        """What confines libvirt and its guests."""
+        root = self.unpacked("apparmor", *APPARMOR_PACKAGES)
+        self.add_program(archive, root / APPARMOR_PARSER, APPARMOR_PARSER)
+        self.add_program(archive, APPARMOR_HELPER, str(APPARMOR_HELPER).lstrip("/"))
+        for folder in (PROFILES, "etc/apparmor", "usr/share/apparmor-features"):
+            archive.tree(root / folder, folder)
+        archive.file(TOP / rig.MANUAL, f"{REPO}/{rig.MANUAL}")
 
     @staticmethod
     def add_repo(archive: Archive) -> None:

@@ -35,6 +35,10 @@ START_S = 30 * SLOW
 POLL_S = 0.002
 VIRSH_S = 60 * SLOW
 VHOST = Path("/dev/vhost-net")
+# Whether AppArmor confines libvirt and its guests (in the lab only: it is the whole machine's),
+# and who says what has to be added to the profiles for that.
+APPARMOR = bool(os.environ.get("LIBVIRT_RIG_APPARMOR"))
+MANUAL = "docs/libvirt.md"
 
 
 class RigError(Exception):
@@ -96,6 +100,11 @@ def enter() -> int:
             env={**os.environ, INSIDE: str(folder)}, check=False).returncode
     finally:
         folder.rmdir()
+
+
+def emulator(folder: Path) -> Path:
+    """Where QEMU is: in the rig's folder, or where "make install" puts it and profiles expect it."""
+    return (Path("/usr/local/bin") if APPARMOR else folder) / QEMU
 
 
 def inside() -> Path | None:
@@ -207,8 +216,7 @@ class Host:
 
     def start(self) -> None:
         self.folder.mkdir()
-        # Its QEMU is the one that stands beside the hosts' folders.
-        path = f"{self.folder.parent}:{os.environ['PATH']}"
+        path = f"{emulator(self.folder.parent).parent}:{os.environ['PATH']}"
         with (self.folder / "output").open("w") as output:
             self.process = subprocess.Popen(
                 netns(self.name, "unshare", "--mount", "--uts", "--",
@@ -300,8 +308,9 @@ class Rig:
         self.hosts = (Host("hosta", "192.168.77.1", folder / "hosta"),
                       Host("hostb", "192.168.77.2", folder / "hostb"))
         # Where it was built, QEMU's user may not go.
-        (folder / QEMU).touch()
-        run("mount", "--bind", str(qemu.resolve()), str(folder / QEMU))
+        emulator(folder).parent.mkdir(parents=True, exist_ok=True)
+        emulator(folder).touch()
+        run("mount", "--bind", str(qemu.resolve()), str(emulator(folder)))
         make_network(self.hosts)
         (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(
             f"{host.address} {host.name}\n" for host in self.hosts))
