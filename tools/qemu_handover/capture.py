@@ -81,15 +81,6 @@ class Capture:
 
     def begin(self, output: int, order: Order) -> None:
         """QEMU writes to that file from now on."""
-        try:
-            self._add(output, order)
-        except Refused as error:
-            if "Permission denied" in str(error):
-                raise Failure(f"{error}. AppArmor? docs/libvirt.md has the lines that it needs") \
-                    from None
-            raise
-
-    def _add(self, output: int, order: Order) -> None:
         limits: dict[str, Any] = {"snaplen": order.snaplen} if order.snaplen else {}
         if order.expression:
             limits["filter"] = _program(order.expression)

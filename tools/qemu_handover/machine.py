@@ -154,10 +154,15 @@ class LibvirtMachine(Machine):
         self.dom = dom
         self.name = dom.name()
 
+    def _refused(self, execute: str, why: object) -> Refused:
+        hint = ". AppArmor? docs/libvirt.md has the lines that it needs" \
+            if "Permission denied" in str(why) else ""
+        return Refused(f"{self.name}: {execute}: {why}{hint}")
+
     def _answer(self, text: str, execute: str) -> Any:
         answer = json.loads(text)
         if "error" in answer:
-            raise Refused(f"{self.name}: {execute}: {answer['error']['desc']}")
+            raise self._refused(execute, answer["error"]["desc"])
         return answer["return"]
 
     def qmp(self, execute: str, **arguments: Any) -> Any:
@@ -165,14 +170,14 @@ class LibvirtMachine(Machine):
         try:
             return self._answer(self.host.qemu.qemuMonitorCommand(self.dom, command, 0), execute)
         except self.host.api.libvirtError as error:
-            raise Refused(f"{self.name}: {execute}: {error}") from None
+            raise self._refused(execute, error) from None
 
     def pass_file(self, number: int, execute: str, **arguments: Any) -> Any:
         command = json.dumps({"execute": execute, "arguments": arguments})
         try:
             text, _ = self.host.qemu.qemuMonitorCommandWithFiles(self.dom, command, [number], 0)
         except self.host.api.libvirtError as error:
-            raise Refused(f"{self.name}: {execute}: {error}") from None
+            raise self._refused(execute, error) from None
         return self._answer(text, execute)
 
     @property
