@@ -19,15 +19,14 @@
 /* Bytes of the queue for segments: takes some of the longest packets. */
 #define QUEUE_SIZE (512 * KiB)
 
-/* When to try again, microseconds. */
+/*
+ * When to try again, microseconds.  The part of a TAP's queue that injection
+ * may fill is empty soon if somebody reads it; else it is asked less often.
+ */
 #define RETRY_DOWN_US (100 * 1000)
 #define RETRY_FULL_US 1000
-
-/*
- * A TAP's queue of default length is empty again after as little as that; a
- * TAP that nobody reads is asked less and less often.
- */
-#define RETRY_MIN_US 125
+#define RETRY_SOON_US 50
+#define RETRIES_SOON 20
 
 typedef struct PacketSink {
     RedirectorSink parent;
@@ -35,7 +34,7 @@ typedef struct PacketSink {
     PacketInject *inject;       /* NULL: gone */
     PacketStream cut;           /* segments of a super-packet */
     bool waiting;               /* for the retry timer */
-    int retry_us;               /* how long to wait if the TAP is full */
+    unsigned retries;           /* since the TAP last took something */
     QEMUTimer *retry;
 } PacketSink;
 
@@ -116,8 +115,8 @@ static bool sink_failed(PacketSink *s, PacketFrame *f, int err)
     switch (err) {
     case -EAGAIN:
     case -ENOBUFS:
-        sink_wait(s, s->retry_us);
-        s->retry_us = MIN(2 * s->retry_us, RETRY_FULL_US);
+        sink_wait(s, s->retries++ < RETRIES_SOON ? RETRY_SOON_US
+                                                 : RETRY_FULL_US);
         return false;
     case -ENETDOWN:
         sink_wait(s, RETRY_DOWN_US);
@@ -141,7 +140,7 @@ static unsigned sink_send(PacketSink *s, PacketFrame *frames, unsigned n)
     while (i < n && sink_ready(s) && s->cut.packets <= cut) {
         sent = packet_inject_send(s->inject, &frames[i], n - i, &err);
         if (sent) {
-            s->retry_us = RETRY_MIN_US;
+            s->retries = 0;
         }
         while (sent--) {
             redirector_sink_count(&s->parent, frames[i++].len);
@@ -277,7 +276,6 @@ RedirectorSink *redirector_packet_sink(RedirectorOwner *owner,
         sink_free(&s->parent);
         return NULL;
     }
-    s->retry_us = RETRY_MIN_US;
     s->retry = timer_new_us(QEMU_CLOCK_REALTIME, sink_retry, s);
     packet_stream_init(&s->cut, QUEUE_SIZE, false);
     return &s->parent;
