@@ -275,7 +275,7 @@ static void expect_gone(Life *l)
 {
     rig_wait_state(l->r, "f0", "input", "gone");
     rig_wait_state(l->r, "f1", "output", "gone");
-    g_assert_cmpint(rig_sync(l->r), <, ANSWER_US);
+    g_assert_cmpint(rig_sync(l->r), <, G_USEC_PER_SEC);
 }
 
 static void test_removed(const void *unused)

@@ -156,12 +156,6 @@ void rig_cont(Rig *r);
  * Return: the longer answer's time, microseconds
  */
 int64_t rig_sync(Rig *r);
-
-/*
- * Nothing blocks QEMU's main loop: what would do so does for ever, and a busy
- * machine only for a while.
- */
-#define ANSWER_US (10 * G_USEC_PER_SEC)
 unsigned rig_count_fds(Rig *r);
 
 /**

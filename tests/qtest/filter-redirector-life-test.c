@@ -272,7 +272,7 @@ static void test_interface_removed(const void *unused)
     rig_wait_state(r, "f0", "input", "gone");
     send_frames(ci, 100, 0, 5);
     rig_wait_state(r, "f1", "output", "gone");
-    g_assert_cmpint(rig_sync(r), <, ANSWER_US);
+    g_assert_cmpint(rig_sync(r), <, G_USEC_PER_SEC);
     rig_del(r, "f0");
     rig_del(r, "f1");
     rig_free(r);
