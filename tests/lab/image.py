@@ -164,28 +164,24 @@ class Image:
             raise LabError("downloading packages failed; 'apt-get update' may help:\n"
                            + result.stderr.strip())
 
-    def unpacked(self, name: str, *packages: str) -> Path:
-        """Where these packages are unpacked, once. They are not installed here: what is in them
-        would start."""
+    def unpacked(self, name: str, packages: tuple[str, ...], libraries: bool = False) -> Path:
+        """Where these packages are unpacked, once; with `libraries` also those that this machine
+        lacks. They are not installed here: what is in them would start."""
         root = (self.folder / name).resolve()   # ldd shall tell whole paths
         if not (root / "whole").exists():
             folder = self.folder / f"{name}-packages"
-            self._download(folder, *packages)
+            plan = subprocess.run(["apt-get", "-s", "--no-install-recommends", "install",
+                                   *packages], text=True, capture_output=True,
+                                  check=False).stdout if libraries else ""
+            self._download(folder, *packages, *re.findall(r"^Inst (lib\S+)", plan, re.MULTILINE))
             for package in folder.glob("*.deb"):
                 subprocess.run([need("dpkg-deb", "dpkg"), "-x", package, root], check=True)
             (root / "whole").touch()
         return root
 
-    def _openvswitch(self) -> Path:
-        """With the libraries that this machine lacks."""
-        plan = subprocess.run(["apt-get", "-s", "--no-install-recommends", "install",
-                               *OVS_PACKAGES], text=True, capture_output=True, check=False).stdout
-        libraries = re.findall(r"^Inst (lib\S+)", plan, re.MULTILINE)
-        return self.unpacked("openvswitch", *OVS_PACKAGES, *libraries)
-
     def add_openvswitch(self, archive: Archive) -> None:
         """What the lab needs besides, where its switch is Open vSwitch."""
-        root = self._openvswitch()
+        root = self.unpacked("openvswitch", OVS_PACKAGES, libraries=True)
         for program in OVS_PROGRAMS:
             self.add_program(archive, root / program, f"usr/sbin/{Path(program).name}", root)
         archive.file(root / OVS_SCHEMA, OVS_SCHEMA)

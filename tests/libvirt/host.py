@@ -21,7 +21,6 @@ import rig
 
 # Where libvirt keeps things. Without the machine's /run it finds no bus and no daemon, either.
 PLACES = ("etc/libvirt", "etc/pki", "var", "run")
-PROFILES = "etc/apparmor.d"
 PROFILED = ("usr.lib.libvirt.virt-aa-helper", "usr.sbin.libvirtd")
 SECURITY = Path("/sys/kernel/security")
 # libvirt's default, of Debian's packages; the package that adds it also starts a daemon.
@@ -93,7 +92,7 @@ def added_to_profiles() -> dict[Path, str]:
     text = (rig.HERE.parent.parent / rig.MANUAL).read_text()
     step = re.search(r"^\d\. \*\*AppArmor\*\*.*?(?=^\d\. )", text, re.MULTILINE | re.DOTALL)
     assert step, rig.MANUAL
-    _, *parts = re.split(rf"`(/{PROFILES}/local/\S+)`", step[0])
+    _, *parts = re.split(rf"`(/{rig.PROFILES}/local/\S+)`", step[0])
     return {Path(path): "\n".join(re.findall(r"^ {7}(.+,)$", lines, re.MULTILINE)) + "\n"
             for path, lines in zip(parts[::2], parts[1::2])}
 
@@ -101,22 +100,22 @@ def added_to_profiles() -> dict[Path, str]:
 def confine(name: str, folder: Path) -> None:
     """AppArmor's profiles as Debian's packages bring them. The two hosts have some of the same
     name: a policy namespace for each."""
-    ours = folder / PROFILES
-    shutil.copytree(Path("/", PROFILES), ours)
-    mount("--bind", str(ours), f"/{PROFILES}")
+    ours = folder / rig.PROFILES
+    shutil.copytree(Path("/", rig.PROFILES), ours)
+    mount("--bind", str(ours), f"/{rig.PROFILES}")
     mount("-t", "securityfs", "securityfs", str(SECURITY))
     (SECURITY / "apparmor/policy/namespaces" / name).mkdir(exist_ok=True)
     Path("/proc/self/attr/current").write_text(f"changeprofile :{name}:unconfined")
     # The packages make these.
     for local in ("usr.sbin.libvirtd", "usr.lib.libvirt.virt-aa-helper",
                   "abstractions/libvirt-qemu"):
-        path = Path("/", PROFILES, "local", local)
+        path = Path("/", rig.PROFILES, "local", local)
         path.parent.mkdir(exist_ok=True)
         path.touch()
     for path, lines in added_to_profiles().items():
         path.write_text(lines)
     subprocess.run(["/sbin/apparmor_parser", "-r",
-                    *(f"/{PROFILES}/{profile}" for profile in PROFILED)], check=True)
+                    *(f"/{rig.PROFILES}/{profile}" for profile in PROFILED)], check=True)
 
 
 def main(name: str, folder: Path) -> None:
@@ -132,9 +131,7 @@ def main(name: str, folder: Path) -> None:
         driver="apparmor" if rig.APPARMOR else "none"))
     conf = Path("/etc/libvirt/libvirtd.conf")
     conf.write_text(LIBVIRTD_CONF.format(uuid=uuid.uuid4(), log=folder / "libvirtd.log"))
-    # AppArmor goes by the path.
-    libvirtd = shutil.which("libvirtd") or "libvirtd"
-    os.execv(libvirtd, [libvirtd, "--config", str(conf)])
+    os.execvp("libvirtd", ["libvirtd", "--config", str(conf)])
 
 
 main(sys.argv[1], Path(sys.argv[2]))

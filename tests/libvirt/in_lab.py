@@ -23,7 +23,6 @@ BINDINGS = [*MODULES.glob("libvirtmod*.so")]
 APPARMOR_PACKAGES = ("apparmor", "libvirt-daemon-system")
 APPARMOR_PARSER = "sbin/apparmor_parser"
 APPARMOR_HELPER = Path("/usr/lib/libvirt/virt-aa-helper")
-PROFILES = "etc/apparmor.d"
 USERS = {"passwd": "root:x:0:0:root:/:/bin/sh\n", "group": "root:x:0:\n", "hosts": ""}
 KVM = ("kvm_amd", "kvm_intel")      # the lab's processor has what one of them needs
 # Where it is in the lab, at the paths that it has in the repo.
@@ -77,10 +76,10 @@ class LabPart(domain.GuestImage):
 
     def add_apparmor(self, archive: Archive) -> None:
         """What confines libvirt and its guests."""
-        root = self.unpacked("apparmor", *APPARMOR_PACKAGES)
+        root = self.unpacked("apparmor", APPARMOR_PACKAGES)
         self.add_program(archive, root / APPARMOR_PARSER, APPARMOR_PARSER)
         self.add_program(archive, APPARMOR_HELPER, str(APPARMOR_HELPER).lstrip("/"))
-        for folder in (PROFILES, "etc/apparmor", "usr/share/apparmor-features"):
+        for folder in (rig.PROFILES, "etc/apparmor", "usr/share/apparmor-features"):
             archive.tree(root / folder, folder)
         archive.file(TOP / rig.MANUAL, f"{REPO}/{rig.MANUAL}")
 

@@ -36,8 +36,9 @@ POLL_S = 0.002
 VIRSH_S = 60 * SLOW
 VHOST = Path("/dev/vhost-net")
 # Whether AppArmor confines libvirt and its guests (in the lab only: it is the whole machine's),
-# and who says what has to be added to the profiles for that.
+# where its profiles are, below a host's root, and who says what has to be added to them.
 APPARMOR = bool(os.environ.get("LIBVIRT_RIG_APPARMOR"))
+PROFILES = "etc/apparmor.d"
 MANUAL = "docs/libvirt.md"
 
 

@@ -20,7 +20,7 @@ TRIES = 2               # see started_anew()
 
 def started_anew(result):
     """Now and then (3 of some 70 runs) a guest of the emulated processor's KVM is reset before
-    anything is done with it, or the lab's own kernel fails, in which lab.py begins anew: QEMU's
+    anything is done with it, or the lab's own kernel fails, in which case lab.py begins anew: QEMU's
     emulation of AMD's virtualization is not as good as the real one. Nothing can be said about
     such a run."""
     events = [name for _, name, _, _ in result["events"]]
